@@ -1,0 +1,38 @@
+// A backend is a struct of functions: one row of memory functions and one slot for each kernel in kernels.def. The
+// CPU has one such table for each instruction set; the CUDA plugin hands one over across a C boundary.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "backend/views.h"
+#include "core/thread_pool.h"
+
+namespace topknot {
+
+/// Plain, so that it can cross the plugin's boundary. code is an ErrorCode, or -1 for success.
+struct Status {
+  int32_t code = -1;
+  char message[252] = {};
+
+  bool ok() const { return code < 0; }
+};
+
+inline constexpr uint32_t backendAbi = 1;
+
+struct Backend {
+  uint32_t abi = backendAbi;
+  const char* name = nullptr;  // "cpu" or "cuda"
+  const char* isa = nullptr;   // "baseline", "avx2", "avx512", "neon", "sm_90", ...
+
+  // Device memory; null on the CPU, whose memory is Buffer::host.
+  Status (*allocate)(const Exec&, size_t bytes, void** out) = nullptr;
+  Status (*release)(const Exec&, void* data) = nullptr;
+  Status (*upload)(const Exec&, void* device, const void* host, size_t bytes) = nullptr;
+  Status (*download)(const Exec&, void* host, const void* device, size_t bytes) = nullptr;
+
+#define KERNEL(stem, Args) Status (*stem)(const Exec&, const Args&) = nullptr;
+#include "backend/kernels.def"
+#undef KERNEL
+};
+
+}  // namespace topknot

@@ -1,0 +1,32 @@
+// Finds the backend of a device and calls its kernels.
+#pragma once
+#include <vector>
+
+#include "backend/backend.h"
+#include "core/tensor.h"
+
+namespace topknot {
+
+/// The CPU backend for the best instruction set of this machine, or the one that TOPKNOT_ISA names.
+const Backend& cpuBackend();
+/// Those this machine can run, best first: for tests, which run them all.
+std::vector<const Backend*> cpuBackends();
+/// Throws ERR_ARGUMENT for an instruction set that does not exist or that this machine lacks.
+void useIsa(const std::string& isa);
+
+/// Throws ERR_DEVICE, saying what was looked for and what to do, when there is none.
+const Backend& backendOf(Device device);
+
+/// Turns a failed status into the Error it stands for.
+void check(const Status& status);
+
+/// Runs a slot of the table: run(backend, &Backend::topk, "topk", exec, args).
+template <typename Args>
+void run(const Backend& backend, Status (*Backend::*slot)(const Exec&, const Args&), const char* name,
+         const Exec& exec, const Args& args) {
+  require(backend.*slot != nullptr, ErrorCode::device, name, " is not available on device '", backend.name,
+          "' yet: use device 'cpu'");
+  check((backend.*slot)(exec, args));
+}
+
+}  // namespace topknot

@@ -1,0 +1,18 @@
+#include "core/csr.h"
+
+namespace topknot {
+
+void expectCsr(const Csr& m, const char* name) {
+  const std::string at = name;
+  expect(m.indptr, (at + ".indptr").c_str(), DType::int64, 1);
+  expect(m.indices, (at + ".indices").c_str(), DType::int32, 1);
+  expect(m.values, (at + ".values").c_str(), DType::float32, 1);
+  require(m.indptr.rows() >= 1, ErrorCode::shape, at, ".indptr: expected rows + 1 entries but received none");
+  require(m.cols >= 0 && m.cols <= INT32_MAX, ErrorCode::range, at, ": expected 0 to 2147483647 columns but received ",
+          m.cols);
+  const int64_t nnz = m.indptr.data<int64_t>()[m.rows()];
+  require(m.indices.rows() == nnz && m.values.rows() == nnz, ErrorCode::shape, at, ": indptr ends at ", nnz,
+          " but there are ", m.indices.rows(), " indices and ", m.values.rows(), " values");
+}
+
+}  // namespace topknot

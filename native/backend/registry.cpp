@@ -7,8 +7,7 @@ void check(const Status& status) {
 }
 
 const Backend& backendOf(Device device) {
-  require(device.kind == Device::cpu, ErrorCode::device, "device '", text(device),
-          "': the CUDA plugin is not loaded");
+  require(device.kind == Device::cpu, ErrorCode::device, "device '", text(device), "': the CUDA plugin is not loaded");
   return cpuBackend();
 }
 

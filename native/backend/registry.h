@@ -22,8 +22,8 @@ void check(const Status& status);
 
 /// Runs a slot of the table: run(backend, &Backend::topk, "topk", exec, args).
 template <typename Args>
-void run(const Backend& backend, Status (*Backend::*slot)(const Exec&, const Args&), const char* name,
-         const Exec& exec, const Args& args) {
+void run(const Backend& backend, Status (*Backend::*slot)(const Exec&, const Args&), const char* name, const Exec& exec,
+         const Args& args) {
   require(backend.*slot != nullptr, ErrorCode::device, name, " is not available on device '", backend.name,
           "' yet: use device 'cpu'");
   check((backend.*slot)(exec, args));

@@ -61,8 +61,8 @@ struct GramArgs {
 /// with y = fixed, λ_u = reg + regPerEntry * n_u. Rows without entries become zero.
 /// Hu, Koren, Volinsky 2008 (bonus 1); Rendle et al. 2022, "Revisiting the performance of iALS" (bonus 0).
 struct AlsArgs {
-  CsrView rows;      // values: w_ui
-  MatrixView fixed;  // [rows.cols, f]
+  CsrView rows;       // values: w_ui
+  MatrixView fixed;   // [rows.cols, f]
   const float* gram;  // [f, f], already scaled by the unobserved weight
   float reg, regPerEntry, bonus;
   int32_t steps;  // conjugate gradient steps; unused by Cholesky

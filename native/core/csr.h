@@ -13,9 +13,7 @@ struct Csr {
 
   int64_t rows() const { return indptr.rows() - 1; }
   int64_t nnz() const { return indices.rows(); }
-  CsrView view() const {
-    return {indptr.data<int64_t>(), indices.data<int32_t>(), values.data<float>(), rows(), cols};
-  }
+  CsrView view() const { return {indptr.data<int64_t>(), indices.data<int32_t>(), values.data<float>(), rows(), cols}; }
 };
 
 /// Throws unless the parts have the dtypes and lengths of a CSR matrix; cheap, does not look at the contents.

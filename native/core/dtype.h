@@ -20,15 +20,15 @@ struct BFloat16 {
 };
 
 // name, C++ type, bytes, name in a safetensors header
-#define TOPKNOT_DTYPES(X)            \
-  X(float32, float, 4, "F32")        \
-  X(float64, double, 8, "F64")       \
-  X(float16, Float16, 2, "F16")      \
-  X(bfloat16, BFloat16, 2, "BF16")   \
-  X(int8, int8_t, 1, "I8")           \
-  X(uint8, uint8_t, 1, "U8")         \
-  X(int32, int32_t, 4, "I32")        \
-  X(int64, int64_t, 8, "I64")        \
+#define TOPKNOT_DTYPES(X)          \
+  X(float32, float, 4, "F32")      \
+  X(float64, double, 8, "F64")     \
+  X(float16, Float16, 2, "F16")    \
+  X(bfloat16, BFloat16, 2, "BF16") \
+  X(int8, int8_t, 1, "I8")         \
+  X(uint8, uint8_t, 1, "U8")       \
+  X(int32, int32_t, 4, "I32")      \
+  X(int64, int64_t, 8, "I64")      \
   X(boolean, bool, 1, "BOOL")
 
 enum class DType : int32_t {
@@ -58,10 +58,10 @@ constexpr std::string_view text(DType dtype) {
 
 template <typename T>
 struct DTypeOf;
-#define X(name, type, size, safetensors)         \
-  template <>                                    \
-  struct DTypeOf<type> {                         \
-    static constexpr DType value = DType::name;  \
+#define X(name, type, size, safetensors)        \
+  template <>                                   \
+  struct DTypeOf<type> {                        \
+    static constexpr DType value = DType::name; \
   };
 TOPKNOT_DTYPES(X)
 #undef X

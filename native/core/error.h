@@ -6,21 +6,21 @@
 
 namespace topknot {
 
-#define TOPKNOT_ERROR_CODES(X)                                                                     \
-  X(argument, "ERR_ARGUMENT")     /* a value of the wrong type or outside its documented choices */ \
-  X(shape, "ERR_SHAPE")           /* shapes that do not fit each other */                          \
-  X(dtype, "ERR_DTYPE")           /* an element type that the operation does not take */           \
-  X(range, "ERR_RANGE")           /* a number or id outside its range */                           \
-  X(value, "ERR_VALUE")           /* NaN, infinite or negative where that has no meaning */        \
-  X(device, "ERR_DEVICE")         /* no such device, or it lacks the operation */                  \
-  X(deviceLost, "ERR_DEVICE_LOST")                                                                 \
-  X(format, "ERR_FORMAT")         /* a file that is not what it should be */                       \
-  X(io, "ERR_IO")                 /* the operating system refused to read or write */              \
-  X(memory, "ERR_MEMORY")                                                                          \
-  X(busy, "ERR_BUSY")             /* a second fit while one runs */                                \
-  X(disposed, "ERR_DISPOSED")     /* use after dispose() */                                        \
-  X(aborted, "ERR_ABORTED")       /* stopped by its AbortSignal */                                 \
-  X(internal, "ERR_INTERNAL")     /* a bug in topknot */
+#define TOPKNOT_ERROR_CODES(X)                                                                  \
+  X(argument, "ERR_ARGUMENT") /* a value of the wrong type or outside its documented choices */ \
+  X(shape, "ERR_SHAPE")       /* shapes that do not fit each other */                           \
+  X(dtype, "ERR_DTYPE")       /* an element type that the operation does not take */            \
+  X(range, "ERR_RANGE")       /* a number or id outside its range */                            \
+  X(value, "ERR_VALUE")       /* NaN, infinite or negative where that has no meaning */         \
+  X(device, "ERR_DEVICE")     /* no such device, or it lacks the operation */                   \
+  X(deviceLost, "ERR_DEVICE_LOST")                                                              \
+  X(format, "ERR_FORMAT") /* a file that is not what it should be */                            \
+  X(io, "ERR_IO")         /* the operating system refused to read or write */                   \
+  X(memory, "ERR_MEMORY")                                                                       \
+  X(busy, "ERR_BUSY")         /* a second fit while one runs */                                 \
+  X(disposed, "ERR_DISPOSED") /* use after dispose() */                                         \
+  X(aborted, "ERR_ABORTED")   /* stopped by its AbortSignal */                                  \
+  X(internal, "ERR_INTERNAL") /* a bug in topknot */
 
 enum class ErrorCode {
 #define X(name, text) name,

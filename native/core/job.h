@@ -18,7 +18,10 @@ struct Progress {
 
 class Job {
  public:
-  explicit Job(int priority = 0) { exec_.cancel = &cancelled_; exec_.priority = priority; }
+  explicit Job(int priority = 0) {
+    exec_.cancel = &cancelled_;
+    exec_.priority = priority;
+  }
   Job(const Job&) = delete;
 
   const Exec& exec() const { return exec_; }

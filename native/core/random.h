@@ -8,8 +8,8 @@
 namespace topknot {
 
 inline std::array<uint32_t, 4> philox(uint64_t seed, uint64_t row, uint64_t step) {
-  std::array<uint32_t, 4> c{static_cast<uint32_t>(step), static_cast<uint32_t>(step >> 32),
-                            static_cast<uint32_t>(row), static_cast<uint32_t>(row >> 32)};
+  std::array<uint32_t, 4> c{static_cast<uint32_t>(step), static_cast<uint32_t>(step >> 32), static_cast<uint32_t>(row),
+                            static_cast<uint32_t>(row >> 32)};
   uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
   for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
     const uint64_t a = uint64_t{0xD2511F53u} * c[0], b = uint64_t{0xCD9E8D57u} * c[2];

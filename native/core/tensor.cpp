@@ -14,13 +14,11 @@ std::atomic<int64_t> bytesInUse[2], buffersInUse[2];
 
 }  // namespace
 
-std::string text(Device device) {
-  return device.kind == Device::cpu ? "cpu" : concat("cuda:", device.index);
-}
+std::string text(Device device) { return device.kind == Device::cpu ? "cpu" : concat("cuda:", device.index); }
 
 Shape::Shape(std::span<const int64_t> dims) {
-  require(dims.size() <= maxRank, ErrorCode::shape, "shape: expected at most ", maxRank,
-          " dimensions but received ", dims.size());
+  require(dims.size() <= maxRank, ErrorCode::shape, "shape: expected at most ", maxRank, " dimensions but received ",
+          dims.size());
   for (int64_t d : dims) {
     require(d >= 0, ErrorCode::shape, "shape: expected dimensions of 0 or more but received ", d);
     dims_[rank_++] = d;
@@ -76,8 +74,8 @@ void expect(const Tensor& t, const char* name, DType dtype, int rank) {
   if (t.pending) t.pending->wait();
   require(t.dtype == dtype, ErrorCode::dtype, name, ": expected ", std::string(text(dtype)), " but received ",
           std::string(text(t.dtype)));
-  require(rank < 0 || t.rank() == rank, ErrorCode::shape, name, ": expected ", rank,
-          " dimensions but received shape ", text(t.shape));
+  require(rank < 0 || t.rank() == rank, ErrorCode::shape, name, ": expected ", rank, " dimensions but received shape ",
+          text(t.shape));
 }
 
 }  // namespace topknot

@@ -42,9 +42,7 @@ class Pool {
 
   int threads() const { return threads_.load(std::memory_order_relaxed); }
 
-  void setThreads(int threads) {
-    threads_ = std::clamp(threads, 1, 256);
-  }
+  void setThreads(int threads) { threads_ = std::clamp(threads, 1, 256); }
 
   void run(Region& region) {
     const int64_t chunks = (region.count + region.grain - 1) / region.grain;
@@ -77,7 +75,7 @@ class Pool {
     if (threads <= 0) {
       cpu_set_t set;
       threads = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set)
-                                                             : static_cast<int>(std::thread::hardware_concurrency());
+                                                            : static_cast<int>(std::thread::hardware_concurrency());
     }
     setThreads(threads);
   }

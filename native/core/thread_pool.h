@@ -11,9 +11,9 @@ namespace topknot {
 /// How a piece of work runs: handed down from the job to the kernels.
 struct Exec {
   const std::atomic<bool>* cancel = nullptr;
-  int priority = 0;          // 0: long jobs such as a fit; 1: queries that someone waits for
-  void* stream = nullptr;    // a cudaStream_t when the backend is CUDA
-  int32_t device = 0;        // the CUDA device index
+  int priority = 0;        // 0: long jobs such as a fit; 1: queries that someone waits for
+  void* stream = nullptr;  // a cudaStream_t when the backend is CUDA
+  int32_t device = 0;      // the CUDA device index
 
   bool cancelled() const { return cancel && cancel->load(std::memory_order_relaxed); }
 };
@@ -36,9 +36,7 @@ void parallelFor(int64_t count, int64_t grain, const Exec& exec, F&& body) {
   using Function = std::remove_reference_t<F>;
   detail::parallelFor(
       count, grain,
-      [](void* context, int64_t begin, int64_t end, int slot) {
-        (*static_cast<Function*>(context))(begin, end, slot);
-      },
+      [](void* context, int64_t begin, int64_t end, int slot) { (*static_cast<Function*>(context))(begin, end, slot); },
       const_cast<void*>(static_cast<const void*>(&body)), exec);
 }
 

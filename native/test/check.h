@@ -21,17 +21,17 @@ struct Register {
 
 }  // namespace topknot::test
 
-#define TEST(name)                                                     \
-  static void name();                                                  \
-  static const topknot::test::Register register_##name{#name, &name};  \
+#define TEST(name)                                                    \
+  static void name();                                                 \
+  static const topknot::test::Register register_##name{#name, &name}; \
   static void name()
 
-#define CHECK(condition)                                                             \
-  do {                                                                               \
-    if (!(condition)) {                                                              \
-      std::printf("%s:%d: CHECK failed: %s\n", __FILE__, __LINE__, #condition);      \
-      ++topknot::test::failures;                                                     \
-    }                                                                                \
+#define CHECK(condition)                                                        \
+  do {                                                                          \
+    if (!(condition)) {                                                         \
+      std::printf("%s:%d: CHECK failed: %s\n", __FILE__, __LINE__, #condition); \
+      ++topknot::test::failures;                                                \
+    }                                                                           \
   } while (0)
 
 #define CHECK_THROWS(expression, expectedCode)                                                      \
@@ -48,12 +48,12 @@ struct Register {
     }                                                                                               \
   } while (0)
 
-#define TEST_MAIN()                                                                                   \
-  int main() {                                                                                        \
-    for (const auto& c : topknot::test::cases()) {                                                    \
-      const int before = topknot::test::failures;                                                     \
-      c.run();                                                                                        \
-      std::printf("%s %s\n", topknot::test::failures == before ? "ok  " : "FAIL", c.name);            \
-    }                                                                                                 \
-    return topknot::test::failures ? 1 : 0;                                                           \
+#define TEST_MAIN()                                                                        \
+  int main() {                                                                             \
+    for (const auto& c : topknot::test::cases()) {                                         \
+      const int before = topknot::test::failures;                                          \
+      c.run();                                                                             \
+      std::printf("%s %s\n", topknot::test::failures == before ? "ok  " : "FAIL", c.name); \
+    }                                                                                      \
+    return topknot::test::failures ? 1 : 0;                                                \
   }

@@ -12,9 +12,7 @@
 
 namespace topknot {
 
-struct Backend;
-
-/// Where a buffer lives. CPU is {nullptr-free} kind 0; CUDA device n is {kind 1, index n}.
+/// Where a buffer lives.
 struct Device {
   enum Kind : int32_t { cpu, cuda } kind = cpu;
   int32_t index = 0;
@@ -47,7 +45,7 @@ std::string text(const Shape& shape);
 class Buffer {
  public:
   static std::shared_ptr<Buffer> host(size_t bytes, bool zero = false);
-  /// Takes memory that `release` frees. `backend` says how to copy it to the host; null for host memory.
+  /// Memory that lives as long as `owner`.
   Buffer(void* data, size_t bytes, Device device, std::shared_ptr<void> owner);
   ~Buffer();
   Buffer(const Buffer&) = delete;
@@ -100,6 +98,11 @@ struct Tensor {
   std::span<T> span() const {
     return {data<T>(), static_cast<size_t>(count())};
   }
+};
+
+/// A result that reaches JavaScript as a typed array rather than as a tensor: for answers a caller reads at once.
+struct TypedArray {
+  Tensor tensor;
 };
 
 /// Throws ERR_DTYPE or ERR_SHAPE naming the argument unless `t` has this dtype and rank (rank < 0: any) and is

@@ -1,0 +1,33 @@
+import type { Id, Ids } from '../data/ids.js';
+import type { JobOptions } from '../job.js';
+import type { CsrMatrix } from '../csr.js';
+
+/** Which items a row-level query may return, by row numbers. */
+export interface RowFilter {
+  /** Items never returned to a query: row q of the matrix, or row seenRows[q]. */
+  seen?: CsrMatrix | undefined;
+  seenRows?: Int32Array | undefined;
+  /** Bit i of word i / 64 is set when item i may be returned: int64 [ceil(items / 64)]. */
+  allowed?: BigInt64Array | undefined;
+}
+
+/** k best items a query, best first; id -1 and score NaN where fewer exist. */
+export interface TopKRows {
+  /** int32 [queries * k], row-major. */
+  ids: Int32Array;
+  /** float32 [queries * k]. */
+  scores: Float32Array;
+}
+
+/**
+ * What every fitted model offers to evaluation and serving, in row numbers. `recommend` and its relatives, in the
+ * caller's ids, are built on it.
+ */
+export interface Scorer<U extends Id = Id, I extends Id = Id> {
+  readonly users: Ids<U>;
+  readonly items: Ids<I>;
+  /** Best k items for user rows. @throws ERR_RANGE for a row or k out of range */
+  topKRows(userRows: Int32Array, k: number, filter?: RowFilter, options?: JobOptions): Promise<TopKRows>;
+  /** The score of each pair (userRows[j], itemRows[j]). */
+  scorePairs(userRows: Int32Array, itemRows: Int32Array, options?: JobOptions): Promise<Float32Array>;
+}

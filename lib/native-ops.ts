@@ -1,0 +1,32 @@
+// Made by scripts/native-types.mjs from native/ops/ops.def. Do not edit.
+import type { DType, NumericArray as TypedArray } from './dtype.js';
+
+/** A tensor in native memory. */
+export type Handle = { readonly __tensor: unique symbol };
+/** A running job: cancel it, hear of its progress. */
+export type Control = { readonly __control: unique symbol };
+
+export interface NativeOps {
+  setErrorClass(constructor: new (code: string, message: string) => Error): void;
+  control(priority: number, onProgress?: (done: number, total: number, loss: number) => void): Control;
+  cancel(control: Control): void;
+  dispose(tensor: Handle): boolean;
+  read(tensor: Handle): Promise<TypedArray>;
+  readSync(tensor: Handle): TypedArray;
+  tensorInfo(tensor: Handle | TypedArray): { shape: readonly number[]; dtype: DType; device: string; };
+  tensorFrom(data: Handle | TypedArray, dtype: DType, shape: readonly number[]): Handle;
+  tensorFull(dtype: DType, shape: readonly number[], value: number): Handle;
+  cast(tensor: Handle | TypedArray, dtype: DType): Handle;
+  memoryUse(): { hostBytes: number; hostBuffers: number; cudaBytes: number; cudaBuffers: number; };
+  threads(): number;
+  setThreads(threads: number): void;
+  isas(): readonly string[];
+  isa(): string;
+  useIsa(isa: string): void;
+  csrFromCoo(control: Control | undefined, rows: Handle | TypedArray, cols: Handle | TypedArray, values: Handle | TypedArray | undefined, rowCount: number, colCount: number, duplicates: 'sum' | 'refuse' | 'last' | 'max'): Promise<{ indptr: Handle; indices: Handle; values: Handle; cols: number; }>;
+  csrFromCooSync(rows: Handle | TypedArray, cols: Handle | TypedArray, values: Handle | TypedArray | undefined, rowCount: number, colCount: number, duplicates: 'sum' | 'refuse' | 'last' | 'max'): { indptr: Handle; indices: Handle; values: Handle; cols: number; };
+  csrTranspose(control: Control | undefined, matrix: { indptr: Handle; indices: Handle; values: Handle; cols: number; }): Promise<{ indptr: Handle; indices: Handle; values: Handle; cols: number; }>;
+  csrTransposeSync(matrix: { indptr: Handle; indices: Handle; values: Handle; cols: number; }): { indptr: Handle; indices: Handle; values: Handle; cols: number; };
+  csrValidate(control: Control | undefined, matrix: { indptr: Handle; indices: Handle; values: Handle; cols: number; }): Promise<void>;
+  csrValidateSync(matrix: { indptr: Handle; indices: Handle; values: Handle; cols: number; }): void;
+}

@@ -1,0 +1,31 @@
+// Tensors in JavaScript's hands: an External around a reference, its bytes told to V8, freed early by dispose().
+#pragma once
+#include <napi.h>
+
+#include "core/tensor.h"
+
+namespace topknot::binding {
+
+class TensorHandle {
+ public:
+  static Napi::Value wrap(Napi::Env env, Tensor tensor);
+  /// Throws ERR_ARGUMENT for an External of somebody else, ERR_DISPOSED after dispose().
+  static Tensor open(Napi::Value value, const char* name);
+  /// True the first time.
+  static bool dispose(Napi::Env env, Napi::Value value);
+
+ private:
+  static constexpr uint64_t magic_ = 0x746f706b6e6f7421;  // an External of another addon has not got it
+  static TensorHandle* unwrap(Napi::Value value);
+  void drop(Napi::Env env);
+
+  uint64_t mark_ = magic_;
+  Tensor tensor_;
+};
+
+/// A one-dimensional tensor with a copy of the array's elements; a detached array has none.
+Tensor copyTypedArray(Napi::TypedArray array, const char* name);
+/// A new typed array with a copy; 16-bit floats arrive as a Float32Array, bool as a Uint8Array.
+Napi::Value toTypedArray(Napi::Env env, const Tensor& tensor);
+
+}  // namespace topknot::binding

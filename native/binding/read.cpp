@@ -1,0 +1,107 @@
+#include "binding/read.h"
+
+#include <cstring>
+
+#include "binding/control.h"
+#include "binding/environment.h"
+#include "binding/handle.h"
+#include "core/job_threads.h"
+#include "core/stream.h"
+
+namespace topknot::binding {
+namespace {
+
+constexpr size_t smallBytes = 64 << 10;  // copied at once: about 10 microseconds
+
+/// The elements as JavaScript sees them: 16-bit floats become float32, everything else is a plain copy.
+Tensor forJs(const Tensor& t) {
+  const bool half = t.dtype == DType::float16 || t.dtype == DType::bfloat16;
+  Tensor out = Tensor::host(half ? DType::float32 : t.dtype, t.shape);
+  if (t.dtype == DType::float16) {
+    for (int64_t i = 0; i < t.count(); ++i) out.data<float>()[i] = toFloat(t.data<Float16>()[i]);
+  } else if (t.dtype == DType::bfloat16) {
+    for (int64_t i = 0; i < t.count(); ++i) out.data<float>()[i] = toFloat(t.data<BFloat16>()[i]);
+  } else {
+    std::memcpy(out.buffer->data(), t.buffer->data(), t.bytes());
+  }
+  return out;
+}
+
+napi_typedarray_type arrayType(DType dtype) {
+  switch (dtype) {
+    case DType::float64:
+      return napi_float64_array;
+    case DType::int8:
+      return napi_int8_array;
+    case DType::int32:
+      return napi_int32_array;
+    case DType::int64:
+      return napi_bigint64_array;
+    case DType::uint8:
+    case DType::boolean:
+      return napi_uint8_array;
+    default:
+      return napi_float32_array;
+  }
+}
+
+/// A typed array over `t`'s own memory, where the runtime allows that; else a copy.
+Napi::Value adopt(Napi::Env env, const Tensor& t) {
+  auto* owner = new std::shared_ptr<Buffer>(t.buffer);
+  napi_value buffer;
+  const napi_status status = napi_create_external_arraybuffer(
+      env, t.buffer->data(), t.bytes(),
+      [](napi_env, void*, void* hint) { delete static_cast<std::shared_ptr<Buffer>*>(hint); }, owner, &buffer);
+  if (status != napi_ok) {  // Electron's sandbox refuses external memory
+    delete owner;
+    return toTypedArray(env, t);
+  }
+  napi_value array;
+  napi_create_typedarray(env, arrayType(t.dtype), static_cast<size_t>(t.count()), buffer, 0, &array);
+  return {env, array};
+}
+
+}  // namespace
+
+Napi::Value read(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const Napi::Env env = info.Env();
+    auto deferred = Napi::Promise::Deferred::New(env);
+    auto tensor = std::make_shared<Tensor>(TensorHandle::open(info[0], "tensor"));
+    if (tensor->bytes() <= smallBytes && !tensor->pending) {
+      deferred.Resolve(toTypedArray(env, *tensor));
+      return deferred.Promise();
+    }
+    auto channel = Environment::of(env).channel();
+    auto control = std::make_shared<Control>(1);
+    channel->hold(control);
+    startJob(1, [=] {
+      std::exception_ptr error;
+      try {
+        if (tensor->pending) tensor->pending->wait();
+        *tensor = forJs(*tensor);
+      } catch (...) {
+        error = std::current_exception();
+      }
+      channel->post([=](napi_env raw) {
+        channel->release(raw, control);
+        if (error) {
+          deferred.Reject(Environment::of(raw).toJs(raw, error));
+        } else {
+          deferred.Resolve(adopt(raw, *tensor));
+        }
+      });
+    });
+    return deferred.Promise();
+  });
+}
+
+Napi::Value readSync(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    const Tensor tensor = TensorHandle::open(info[0], "tensor");
+    if (tensor.pending) tensor.pending->wait();
+    return toTypedArray(info.Env(), tensor);
+  });
+}
+
+}  // namespace topknot::binding

@@ -1,0 +1,20 @@
+// Every operation of ops.def, declared. They check arguments, allocate results and call the backend's kernels.
+#pragma once
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/csr.h"
+#include "core/fields.h"
+#include "core/job.h"
+#include "core/stream.h"
+#include "core/tensor.h"
+#include "ops/types.h"
+
+namespace topknot::ops {
+
+#define OP(R, name, parameters) R name parameters;
+#include "ops/ops.def"
+#undef OP
+
+}  // namespace topknot::ops

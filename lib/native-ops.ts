@@ -29,4 +29,10 @@ export interface NativeOps {
   csrTransposeSync(matrix: { indptr: Handle; indices: Handle; values: Handle; cols: number; }): { indptr: Handle; indices: Handle; values: Handle; cols: number; };
   csrValidate(control: Control | undefined, matrix: { indptr: Handle; indices: Handle; values: Handle; cols: number; }): Promise<void>;
   csrValidateSync(matrix: { indptr: Handle; indices: Handle; values: Handle; cols: number; }): void;
+  safetensorsHeader(control: Control | undefined, path: string): Promise<{ json: TypedArray; dataStart: number; bytes: number; stamp: string; }>;
+  safetensorsHeaderSync(path: string): { json: TypedArray; dataStart: number; bytes: number; stamp: string; };
+  safetensorsRead(control: Control | undefined, path: string, stamp: string, parts: readonly ({ dtype: DType; shape: readonly number[]; offset: number; })[]): Promise<readonly (Handle)[]>;
+  safetensorsReadSync(path: string, stamp: string, parts: readonly ({ dtype: DType; shape: readonly number[]; offset: number; })[]): readonly (Handle)[];
+  safetensorsWrite(control: Control | undefined, path: string, header: Handle | TypedArray, tensors: readonly (Handle)[]): Promise<void>;
+  safetensorsWriteSync(path: string, header: Handle | TypedArray, tensors: readonly (Handle)[]): void;
 }

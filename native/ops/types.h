@@ -21,4 +21,20 @@ TOPKNOT_FIELDS(TensorInfo, shape, dtype, device)
 enum class Duplicates : int32_t { sum, refuse, last, max };
 TOPKNOT_ENUM(Duplicates, "sum", "refuse", "last", "max")
 
+/// The JSON of a safetensors file, where its data starts, the file's size, and which state of the file that was.
+struct SafetensorsHeader {
+  TypedArray json;
+  double dataStart, bytes;
+  std::string stamp;
+};
+TOPKNOT_FIELDS(SafetensorsHeader, json, dataStart, bytes, stamp)
+
+/// A tensor within a file; offset in bytes from the file's start.
+struct FilePart {
+  DType dtype = DType::float32;
+  std::vector<int64_t> shape;
+  int64_t offset = 0;
+};
+TOPKNOT_FIELDS(FilePart, dtype, shape, offset)
+
 }  // namespace topknot

@@ -1,0 +1,139 @@
+import type { DType } from '../dtype.js';
+import { dtypeBytes } from '../dtype.js';
+import { TopknotError } from '../errors.js';
+import { type JobOptions, runJob } from '../job.js';
+import { native } from '../native.js';
+import { Tensor } from '../tensor.js';
+
+const names: Readonly<Record<DType, string>> = {
+  float32: 'F32',
+  float64: 'F64',
+  float16: 'F16',
+  bfloat16: 'BF16',
+  int8: 'I8',
+  uint8: 'U8',
+  int32: 'I32',
+  int64: 'I64',
+  bool: 'BOOL',
+};
+const dtypes = new Map(Object.entries(names).map(([dtype, name]) => [name, dtype as DType]));
+
+/** What a safetensors file holds. */
+export interface Safetensors {
+  tensors: Map<string, Tensor>;
+  /** The free-form strings of the header's `__metadata__`. */
+  metadata: Map<string, string>;
+}
+
+/**
+ * Writes tensors to a safetensors file (https://github.com/huggingface/safetensors), readable by Python's package.
+ * The file appears whole or not at all: it is written beside its place, flushed to the disk and renamed.
+ *
+ * @throws ERR_IO when the disk is full or the folder cannot be written to; an earlier file of that name is unchanged.
+ */
+export async function writeSafetensors(
+  path: string,
+  tensors: Iterable<readonly [string, Tensor]>,
+  options: JobOptions & { metadata?: Readonly<Record<string, string>> } = {},
+): Promise<void> {
+  // Wide elements first, so that every tensor starts at a multiple of its element size.
+  const entries = [...tensors].sort(([a, x], [b, y]) => dtypeBytes[y.dtype] - dtypeBytes[x.dtype] || (a < b ? -1 : 1));
+  const header: [string, unknown][] = [];
+  if (options.metadata) header.push(['__metadata__', options.metadata]);
+  let end = 0;
+  for (const [name, t] of entries) {
+    const begin = end;
+    end += t.size * dtypeBytes[t.dtype];
+    header.push([name, { dtype: names[t.dtype], shape: t.shape, data_offsets: [begin, end] }]);
+  }
+  const json = JSON.stringify(Object.fromEntries(header));
+  const bytes = new TextEncoder().encode(json.padEnd(json.length + ((8 - (Buffer.byteLength(json) % 8)) % 8)));
+  await runJob('long', options, (control) =>
+    native.safetensorsWrite(
+      control,
+      path,
+      bytes,
+      entries.map(([, t]) => t.handle),
+    ),
+  );
+}
+
+/**
+ * Reads a safetensors file, checking everything that it claims before any of it is used.
+ *
+ * @param options.names the tensors wanted; all unless given
+ * @throws ERR_IO when it cannot be read; ERR_FORMAT when it is cut short, or its header is too large, is not JSON, or
+ * describes tensors that overlap, leave gaps, lie outside the file or have a shape that does not fit their bytes.
+ */
+export async function readSafetensors(
+  path: string,
+  options: JobOptions & { names?: readonly string[] } = {},
+): Promise<Safetensors> {
+  const { json, dataStart, bytes, stamp } = await runJob('query', { signal: options.signal }, (control) =>
+    native.safetensorsHeader(control, path),
+  );
+  const { entries, metadata } = parseHeader(path, json as Uint8Array, bytes - dataStart);
+  const wanted = options.names ?? [...entries.keys()];
+  const parts = wanted.map((name) => {
+    const entry = entries.get(name);
+    if (!entry)
+      throw new TopknotError('ERR_FORMAT', `path: '${path}' has no tensor '${name}'; it has ${listed([...entries.keys()])}`);
+    return { dtype: entry.dtype, shape: entry.shape, offset: dataStart + entry.begin };
+  });
+  const handles = await runJob('long', options, (control) => native.safetensorsRead(control, path, stamp, parts));
+  return { tensors: new Map(wanted.map((name, i) => [name, new Tensor(handles[i]!)])), metadata };
+}
+
+interface Entry {
+  dtype: DType;
+  shape: number[];
+  begin: number;
+  end: number;
+}
+
+function parseHeader(path: string, json: Uint8Array, dataBytes: number) {
+  const bad = (what: string): never => {
+    throw new TopknotError('ERR_FORMAT', `path: '${path}' is no valid safetensors file: ${what}`);
+  };
+  let header: unknown;
+  try {
+    header = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(json));
+  } catch (cause) {
+    throw new TopknotError('ERR_FORMAT', `path: '${path}' is no valid safetensors file: its header is not JSON`, { cause });
+  }
+  if (typeof header !== 'object' || header === null || Array.isArray(header)) bad('its header is not a JSON object');
+  const entries = new Map<string, Entry>();
+  const metadata = new Map<string, string>();
+  for (const [name, value] of Object.entries(header as object)) {
+    if (name === '__metadata__') {
+      for (const [key, text] of Object.entries((value ?? {}) as object)) {
+        if (typeof text !== 'string') bad(`its metadata '${key}' is not a string`);
+        metadata.set(key, text);
+      }
+      continue;
+    }
+    entries.set(name, parseEntry(name, value, bad));
+  }
+  let end = 0;
+  for (const [name, e] of [...entries].sort(([, a], [, b]) => a.begin - b.begin || a.end - b.end)) {
+    if (e.begin !== end) bad(`tensor '${name}' starts at byte ${e.begin} of the data, expected ${end}`);
+    end = e.end;
+  }
+  if (end !== dataBytes) bad(`its tensors take ${end} bytes but ${dataBytes} follow the header; it may have been cut short`);
+  return { entries, metadata };
+}
+
+function parseEntry(name: string, value: unknown, bad: (what: string) => never): Entry {
+  const { dtype: text, shape, data_offsets: offsets } = (value ?? {}) as Record<string, unknown>;
+  const dtype = dtypes.get(text as string) ?? bad(`tensor '${name}' has dtype ${JSON.stringify(text)}; known are ${listed([...dtypes.keys()])}`);
+  const isCount = (n: unknown): n is number => Number.isSafeInteger(n) && (n as number) >= 0;
+  if (!Array.isArray(shape) || shape.length > 8 || !shape.every(isCount)) bad(`tensor '${name}' has no valid shape`);
+  if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isCount)) bad(`tensor '${name}' has no valid data_offsets`);
+  const [begin, end] = offsets as [number, number];
+  const bytes = (shape as number[]).reduce((product, n) => product * n, dtypeBytes[dtype]);
+  if (bytes !== end - begin) bad(`tensor '${name}' has ${end - begin} bytes, but its shape and dtype need ${bytes}`);
+  return { dtype, shape: shape as number[], begin, end };
+}
+
+const listed = (names: readonly string[]): string =>
+  names.slice(0, 12).join(', ') + (names.length > 12 ? `, ... (${names.length} in all)` : '') || 'none';

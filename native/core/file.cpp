@@ -1,0 +1,80 @@
+#include "core/file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+namespace topknot {
+
+InputFile::InputFile(const std::string& path) : path_(path) {
+  // Non-blocking, so that a FIFO is refused below instead of waiting here for a writer.
+  fd_ = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  require(fd_ >= 0, ErrorCode::io, "path: could not open '", path, "': ", std::strerror(errno));
+  struct stat s;
+  const bool regular = fstat(fd_, &s) == 0 && S_ISREG(s.st_mode);
+  if (!regular) close(fd_);
+  require(regular, ErrorCode::io, "path: expected a regular file but '", path, "' is none");
+  identity_.bytes = s.st_size;
+  identity_.stamp = concat(s.st_dev, ":", s.st_ino, ":", s.st_mtim.tv_sec, ".", s.st_mtim.tv_nsec);
+}
+
+InputFile::~InputFile() { close(fd_); }
+
+void InputFile::read(int64_t offset, std::span<char> out) const {
+  for (size_t done = 0; done < out.size();) {
+    const ssize_t n = pread(fd_, out.data() + done, out.size() - done, offset + static_cast<int64_t>(done));
+    if (n < 0 && errno == EINTR) continue;
+    require(n >= 0, ErrorCode::io, "path: could not read '", path_, "': ", std::strerror(errno));
+    require(n > 0, ErrorCode::format, "path: '", path_, "' ends at byte ", offset + static_cast<int64_t>(done),
+            ", in the middle of its data; it was cut short");
+    done += static_cast<size_t>(n);
+  }
+}
+
+OutputFile::OutputFile(const std::string& path) : path_(path) {
+  static std::atomic<unsigned> serial{0};
+  temporary_ = concat(path, ".", getpid(), ".", serial++, ".tmp");
+  fd_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (fd_ < 0) failWith("create", errno);
+}
+
+OutputFile::~OutputFile() {
+  if (fd_ >= 0) close(fd_);
+  if (!temporary_.empty()) unlink(temporary_.c_str());
+}
+
+void OutputFile::failWith(const char* what, int error) const {
+  fail(ErrorCode::io, "path: could not ", what, " '", path_, "': ", std::strerror(error),
+       error == ENOSPC ? "; free some space and save again" : "", "; a file that was there before is unchanged");
+}
+
+void OutputFile::write(std::span<const char> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t n = ::write(fd_, bytes.data(), bytes.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) failWith("write", errno);
+    bytes = bytes.subspan(static_cast<size_t>(n));
+  }
+}
+
+void OutputFile::commit() {
+  if (fsync(fd_) != 0) failWith("write", errno);
+  const int closed = close(std::exchange(fd_, -1));
+  if (closed != 0) failWith("write", errno);
+  if (rename(temporary_.c_str(), path_.c_str()) != 0) failWith("replace", errno);
+  temporary_.clear();
+  // The rename itself must survive a crash too; a folder that cannot be flushed (some network mounts) is no error.
+  const size_t slash = path_.rfind('/');
+  const int folder = open(slash == std::string::npos ? "." : path_.substr(0, slash + 1).c_str(), O_RDONLY | O_CLOEXEC);
+  if (folder >= 0) {
+    (void)fsync(folder);
+    close(folder);
+  }
+}
+
+}  // namespace topknot

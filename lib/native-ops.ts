@@ -35,4 +35,18 @@ export interface NativeOps {
   safetensorsReadSync(path: string, stamp: string, parts: readonly ({ dtype: DType; shape: readonly number[]; offset: number; })[]): readonly (Handle)[];
   safetensorsWrite(control: Control | undefined, path: string, header: Handle | TypedArray, tensors: readonly (Handle)[]): Promise<void>;
   safetensorsWriteSync(path: string, header: Handle | TypedArray, tensors: readonly (Handle)[]): void;
+  csrColumnSums(control: Control | undefined, matrix: { indptr: Handle; indices: Handle; values: Handle; cols: number; }, weighted: boolean): Promise<Handle>;
+  csrColumnSumsSync(matrix: { indptr: Handle; indices: Handle; values: Handle; cols: number; }, weighted: boolean): Handle;
+  csrTakeRows(control: Control | undefined, matrix: { indptr: Handle; indices: Handle; values: Handle; cols: number; }, rows: Handle | TypedArray): Promise<{ indptr: Handle; indices: Handle; values: Handle; cols: number; }>;
+  csrTakeRowsSync(matrix: { indptr: Handle; indices: Handle; values: Handle; cols: number; }, rows: Handle | TypedArray): { indptr: Handle; indices: Handle; values: Handle; cols: number; };
+  csrUpdate(control: Control | undefined, matrix: { indptr: Handle; indices: Handle; values: Handle; cols: number; }, update: { indptr: Handle; indices: Handle; values: Handle; cols: number; }, rowOf: Handle | TypedArray, colOf: Handle | TypedArray, rowCount: number, colCount: number, duplicates: 'sum' | 'refuse' | 'last' | 'max'): Promise<{ indptr: Handle; indices: Handle; values: Handle; cols: number; }>;
+  csrUpdateSync(matrix: { indptr: Handle; indices: Handle; values: Handle; cols: number; }, update: { indptr: Handle; indices: Handle; values: Handle; cols: number; }, rowOf: Handle | TypedArray, colOf: Handle | TypedArray, rowCount: number, colCount: number, duplicates: 'sum' | 'refuse' | 'last' | 'max'): { indptr: Handle; indices: Handle; values: Handle; cols: number; };
+  takeRows(control: Control | undefined, matrix: Handle | TypedArray, rows: Handle | TypedArray): Promise<Handle>;
+  takeRowsSync(matrix: Handle | TypedArray, rows: Handle | TypedArray): Handle;
+  replaceRows(control: Control | undefined, matrix: Handle | TypedArray, rowCount: number, rows: Handle | TypedArray, values: Handle | TypedArray): Promise<Handle>;
+  replaceRowsSync(matrix: Handle | TypedArray, rowCount: number, rows: Handle | TypedArray, values: Handle | TypedArray): Handle;
+  randomScores(control: Control | undefined, seed: number, users: Handle | TypedArray, items: number): Promise<Handle>;
+  randomScoresSync(seed: number, users: Handle | TypedArray, items: number): Handle;
+  randomPairScores(control: Control | undefined, seed: number, users: Handle | TypedArray, items: Handle | TypedArray): Promise<Handle>;
+  randomPairScoresSync(seed: number, users: Handle | TypedArray, items: Handle | TypedArray): Handle;
 }

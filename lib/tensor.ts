@@ -194,7 +194,10 @@ function fill(
       next = fill(x, shape, depth + 1, out, next);
     } else if (out instanceof BigInt64Array) {
       if (typeof x !== 'bigint' && !Number.isInteger(x)) expected('data', 'integers', x);
-      out[next++] = BigInt(x as number | bigint);
+      const wide = BigInt(x as number | bigint);
+      if (BigInt.asIntN(64, wide) !== wide)
+        throw new TopknotError('ERR_RANGE', `data: expected values that int64 can hold but received ${wide}`);
+      out[next++] = wide;
     } else {
       if (typeof x !== 'number' && typeof x !== 'boolean') expected('data', 'numbers', x);
       out[next++] = Number(x);

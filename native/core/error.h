@@ -1,7 +1,9 @@
 // The one error type of the C++ side. binding/ turns it into a JavaScript TopknotError with the same code.
 #pragma once
+#include <cstdio>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 namespace topknot {
@@ -55,7 +57,11 @@ template <typename... Parts>
 std::string concat(const Parts&... parts) {
   std::string out;
   auto add = [&out](const auto& part) {
-    if constexpr (requires { std::to_string(part); }) {
+    if constexpr (std::is_floating_point_v<std::remove_cvref_t<decltype(part)>>) {
+      char digits[32];
+      std::snprintf(digits, sizeof digits, "%.9g", static_cast<double>(part));
+      out += digits;
+    } else if constexpr (requires { std::to_string(part); }) {
       out += std::to_string(part);
     } else {
       out += part;

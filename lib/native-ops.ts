@@ -49,4 +49,8 @@ export interface NativeOps {
   randomScoresSync(seed: number, users: Handle | TypedArray, items: number): Handle;
   randomPairScores(control: Control | undefined, seed: number, users: Handle | TypedArray, items: Handle | TypedArray): Promise<Handle>;
   randomPairScoresSync(seed: number, users: Handle | TypedArray, items: Handle | TypedArray): Handle;
+  measureRead(control: Control | undefined, data: Handle | TypedArray, passes: number): Promise<readonly number[]>;
+  measureReadSync(data: Handle | TypedArray, passes: number): readonly number[];
+  measureFma(control: Control | undefined, passes: number): Promise<readonly number[]>;
+  measureFmaSync(passes: number): readonly number[];
 }

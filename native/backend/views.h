@@ -49,6 +49,31 @@ struct SelectTopkArgs {
   float* out;
 };
 
+/// For every entry (q, i) of positives: how many of the items that q may be given, its own positives aside, score above
+/// item i, and how many score the same. Inner product.
+struct RankCountsArgs {
+  MatrixView queries, items;
+  CsrView positives;  // [queries, items]; values unused
+  FilterView filter;
+  int32_t* above;  // [nnz]
+  int32_t* equal;  // [nnz]
+};
+
+/// out[j] = users[userIds[j]] · items[itemIds[j]]
+struct PairScoresArgs {
+  MatrixView users, items;
+  const int32_t* userIds;
+  const int32_t* itemIds;
+  int64_t count;
+  float* out;
+};
+
+/// out[i] = |m_i|²
+struct SquaredNormsArgs {
+  MatrixView m;
+  float* out;
+};
+
 /// out = scale * mᵀm, [cols, cols], symmetric and full.
 struct GramArgs {
   MatrixView m;

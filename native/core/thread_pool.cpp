@@ -42,7 +42,7 @@ class Pool {
 
   int threads() const { return threads_.load(std::memory_order_relaxed); }
 
-  void setThreads(int threads) { threads_ = std::clamp(threads, 1, 256); }
+  void setThreads(int threads) { threads_ = std::clamp(threads, 1, maxThreads); }
 
   void run(Region& region) {
     const int64_t chunks = (region.count + region.grain - 1) / region.grain;

@@ -20,6 +20,7 @@ struct Exec {
 
 /// Threads that a parallelFor may use, the caller included. Starts at TOPKNOT_THREADS or the cores allowed.
 int threadCount();
+inline constexpr int maxThreads = 256;
 void setThreadCount(int threads);
 
 namespace detail {
@@ -28,9 +29,10 @@ void parallelFor(int64_t count, int64_t grain, Body body, void* context, const E
 }  // namespace detail
 
 /// Calls body(begin, end, slot) for chunks of at most `grain` that cover [0, count). A slot in [0, threadCount())
-/// belongs to one thread at a time within this call: use it to index scratch memory. Chunk borders depend on
-/// count and grain alone; results must not depend on the slot. Rethrows the first exception of a body. Stops
-/// early when exec is cancelled. Inside a body, a nested call runs on the calling thread alone.
+/// belongs to one thread at a time within this call and gets its chunks in rising order: use it to index scratch
+/// memory. Chunk borders depend on count and grain alone; results must not depend on the slot. Rethrows the first
+/// exception of a body. Stops early when exec is cancelled. Inside a body, a nested call runs on the calling thread
+/// alone.
 template <typename F>
 void parallelFor(int64_t count, int64_t grain, const Exec& exec, F&& body) {
   using Function = std::remove_reference_t<F>;

@@ -2,9 +2,12 @@
 #pragma once
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "backend/views.h"
+#include "core/csr.h"
 #include "core/fields.h"
 #include "core/tensor.h"
 
@@ -36,5 +39,26 @@ struct FilePart {
   int64_t offset = 0;
 };
 TOPKNOT_FIELDS(FilePart, dtype, shape, offset)
+
+TOPKNOT_ENUM(Metric, "innerProduct", "cosine", "l2")
+
+/// Which items a query may get; applied before selection, so k items come back whenever k are allowed.
+struct Filter {
+  std::optional<Tensor> allowed;   // int64 [ceil(items / 64)]: bit i % 64 of word i / 64 set: item i is allowed
+  std::optional<Csr> seen;         // [rows, items]: items not to return to a query
+  std::optional<Tensor> seenRows;  // int32 [queries]: the row of `seen` for each query; without it query q has row q
+};
+TOPKNOT_FIELDS(Filter, allowed, seen, seenRows)
+
+struct TopkResult {
+  Tensor ids;     // int32 [queries, k], best first, ties by rising id; -1 where fewer than k items were allowed
+  Tensor scores;  // float32 [queries, k]: inner product, cosine or squared distance; NaN behind -1
+};
+TOPKNOT_FIELDS(TopkResult, ids, scores)
+
+struct RankCounts {
+  Tensor above, equal;  // int32 [positives.nnz]
+};
+TOPKNOT_FIELDS(RankCounts, above, equal)
 
 }  // namespace topknot

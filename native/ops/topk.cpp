@@ -1,0 +1,171 @@
+// Search: the k best items for each query, and the scores and ranks that evaluation needs.
+#include <bit>
+#include <cstdint>
+
+#include "backend/registry.h"
+#include "ops/ops.h"
+
+namespace topknot {
+namespace {
+
+MatrixView matrix(const Tensor& t) { return {t.data<float>(), t.rows(), t.cols()}; }
+
+void expectFinite(const Tensor& t, const char* name) {
+  for (int64_t i = 0; i < t.count(); ++i) {
+    const bool finite = (std::bit_cast<uint32_t>(t.data<float>()[i]) & 0x7f800000u) != 0x7f800000u;
+    require(finite, ErrorCode::value, name, ": expected finite numbers but row ", i / t.cols(), " holds ",
+            t.data<float>()[i]);
+  }
+}
+
+/// Two float32 matrices with the same number of columns, on the same device.
+void expectMatching(const Tensor& queries, const char* queriesName, const Tensor& items) {
+  expect(queries, queriesName, DType::float32, 2);
+  expect(items, "items", DType::float32, 2);
+  require(items.cols() >= 1, ErrorCode::shape, "items: expected at least one column but received shape ",
+          text(items.shape));
+  require(items.rows() <= INT32_MAX, ErrorCode::range, "items: expected at most 2147483647 rows but received ",
+          items.rows());
+  require(queries.cols() == items.cols(), ErrorCode::shape, queriesName, ": expected ", items.cols(),
+          " columns, as many as items, but received ", queries.cols());
+  require(queries.device() == items.device(), ErrorCode::device, queriesName, ": expected to be on device '",
+          text(items.device()), "', as items are, but is on '", text(queries.device()), "'");
+}
+
+void expectK(int64_t k, int64_t items) {
+  require(k >= 1 && k <= items, ErrorCode::range, "k: expected 1 to ", items, " (the number of items) but received ",
+          k);
+}
+
+void expectIds(const Tensor& ids, const char* name, int64_t limit, const char* limitName) {
+  expect(ids, name, DType::int32, 1);
+  for (int64_t i = 0; i < ids.count(); ++i) {
+    const int32_t id = ids.data<int32_t>()[i];
+    require(id >= 0 && id < limit, ErrorCode::range, name, ": expected ids in 0 to ", limit - 1, " (", limitName,
+            ") but entry ", i, " is ", id);
+  }
+}
+
+FilterView checked(const Filter& filter, int64_t queries, int64_t items) {
+  FilterView view;
+  if (filter.allowed) {
+    const int64_t words = (items + 63) / 64;
+    expect(*filter.allowed, "filter.allowed", DType::int64, 1);
+    require(filter.allowed->rows() == words, ErrorCode::shape, "filter.allowed: expected ", words,
+            " words of 64 bits, one bit for each of ", items, " items, but received ", filter.allowed->rows());
+    view.allowed = reinterpret_cast<const uint64_t*>(filter.allowed->data<int64_t>());
+  }
+  require(filter.seen || !filter.seenRows, ErrorCode::argument,
+          "filter.seenRows: expected together with filter.seen but received alone");
+  if (!filter.seen) return view;
+  expectCsr(*filter.seen, "filter.seen");
+  require(filter.seen->cols == items, ErrorCode::shape, "filter.seen: expected ", items,
+          " columns, one for each item, but received ", filter.seen->cols);
+  view.seenPtr = filter.seen->indptr.data<int64_t>();
+  view.seenIds = filter.seen->indices.data<int32_t>();
+  const int64_t rows = filter.seenRows ? filter.seenRows->count() : filter.seen->rows();
+  require(rows == queries, ErrorCode::shape, filter.seenRows ? "filter.seenRows" : "filter.seen", ": expected ",
+          queries, " rows, one for each query, but received ", rows);
+  if (filter.seenRows) {
+    expectIds(*filter.seenRows, "filter.seenRows", filter.seen->rows(), "the rows of filter.seen");
+    view.seenRows = filter.seenRows->data<int32_t>();
+  }
+  return view;
+}
+
+}  // namespace
+
+namespace ops {
+
+TopkResult topk(Job& job, Tensor queries, Tensor items, std::optional<Tensor> itemNorms, int64_t k, Metric metric,
+                Filter filter) {
+  expectMatching(queries, "queries", items);
+  expectFinite(queries, "queries");
+  expectK(k, items.rows());
+  const FilterView filterView = checked(filter, queries.rows(), items.rows());
+  if (metric != Metric::innerProduct) {
+    if (!itemNorms) itemNorms = squaredNorms(job, items);
+    expect(*itemNorms, "itemNorms", DType::float32, 1);
+    require(itemNorms->rows() == items.rows(), ErrorCode::shape, "itemNorms: expected ", items.rows(),
+            " squared lengths, one for each item, but received ", itemNorms->rows());
+  }
+  TopkResult result{Tensor::host<int32_t>({queries.rows(), k}), Tensor::host<float>({queries.rows(), k})};
+  const TopkArgs args{.queries = matrix(queries),
+                      .items = matrix(items),
+                      .k = k,
+                      .metric = metric,
+                      .itemNorms = itemNorms ? itemNorms->data<float>() : nullptr,
+                      .filter = filterView,
+                      .ids = result.ids.data<int32_t>(),
+                      .scores = result.scores.data<float>()};
+  run(backendOf(items.device()), &Backend::topk, "topk", job.exec(), args);
+  job.checkCancelled();
+  return result;
+}
+
+TopkResult selectTopk(Job& job, Tensor scores, int64_t k, Filter filter) {
+  expect(scores, "scores", DType::float32, 2);
+  require(scores.cols() <= INT32_MAX, ErrorCode::range, "scores: expected at most 2147483647 columns but received ",
+          scores.cols());
+  expectK(k, scores.cols());
+  const FilterView filterView = checked(filter, scores.rows(), scores.cols());
+  TopkResult result{Tensor::host<int32_t>({scores.rows(), k}), Tensor::host<float>({scores.rows(), k})};
+  const SelectTopkArgs args{.scores = matrix(scores),
+                            .k = k,
+                            .filter = filterView,
+                            .ids = result.ids.data<int32_t>(),
+                            .out = result.scores.data<float>()};
+  run(backendOf(scores.device()), &Backend::selectTopk, "selectTopk", job.exec(), args);
+  job.checkCancelled();
+  return result;
+}
+
+Tensor squaredNorms(Job& job, Tensor items) {
+  expect(items, "items", DType::float32, 2);
+  Tensor norms = Tensor::host<float>({items.rows()});
+  const SquaredNormsArgs args{matrix(items), norms.data<float>()};
+  run(backendOf(items.device()), &Backend::squaredNorms, "squaredNorms", job.exec(), args);
+  job.checkCancelled();
+  return norms;
+}
+
+RankCounts rankCounts(Job& job, Tensor queries, Tensor items, Csr positives, Filter filter) {
+  expectMatching(queries, "queries", items);
+  expectFinite(queries, "queries");
+  expectCsr(positives, "positives");
+  require(positives.rows() == queries.rows() && positives.cols == items.rows(), ErrorCode::shape,
+          "positives: expected shape [", queries.rows(), ", ", items.rows(), "] (queries, items) but received [",
+          positives.rows(), ", ", positives.cols, "]");
+  const FilterView filterView = checked(filter, queries.rows(), items.rows());
+  RankCounts counts{Tensor::host<int32_t>({positives.nnz()}), Tensor::host<int32_t>({positives.nnz()})};
+  const RankCountsArgs args{.queries = matrix(queries),
+                            .items = matrix(items),
+                            .positives = positives.view(),
+                            .filter = filterView,
+                            .above = counts.above.data<int32_t>(),
+                            .equal = counts.equal.data<int32_t>()};
+  run(backendOf(items.device()), &Backend::rankCounts, "rankCounts", job.exec(), args);
+  job.checkCancelled();
+  return counts;
+}
+
+Tensor pairScores(Job& job, Tensor users, Tensor items, Tensor userIds, Tensor itemIds) {
+  expectMatching(users, "users", items);
+  expectIds(userIds, "userIds", users.rows(), "the rows of users");
+  expectIds(itemIds, "itemIds", items.rows(), "the rows of items");
+  require(userIds.count() == itemIds.count(), ErrorCode::shape, "itemIds: expected ", userIds.count(),
+          " ids, as many as userIds, but received ", itemIds.count());
+  Tensor scores = Tensor::host<float>({userIds.count()});
+  const PairScoresArgs args{.users = matrix(users),
+                            .items = matrix(items),
+                            .userIds = userIds.data<int32_t>(),
+                            .itemIds = itemIds.data<int32_t>(),
+                            .count = userIds.count(),
+                            .out = scores.data<float>()};
+  run(backendOf(items.device()), &Backend::pairScores, "pairScores", job.exec(), args);
+  job.checkCancelled();
+  return scores;
+}
+
+}  // namespace ops
+}  // namespace topknot

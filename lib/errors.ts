@@ -14,6 +14,7 @@ export type ErrorCode =
   | 'ERR_MEMORY'
   | 'ERR_BUSY'
   | 'ERR_DISPOSED'
+  | 'ERR_ADDON'
   | 'ERR_DEPENDENCY'
   | 'ERR_INTERNAL';
 

@@ -1,20 +1,12 @@
-import { createRequire } from 'node:module';
-import { fileURLToPath } from 'node:url';
+import { explain, loadAddon } from './addon.js';
 import { TopknotError } from './errors.js';
 import type { NativeOps } from './native-ops.js';
 
-const root = fileURLToPath(new URL('..', import.meta.url));
-const require = createRequire(import.meta.url);
-
 function load(): NativeOps {
   try {
-    return require('node-gyp-build')(root);
+    return loadAddon() as NativeOps;
   } catch (cause) {
-    throw new Error(
-      `topknot: no binary for ${process.platform}-${process.arch} could be loaded from ${root}. ` +
-        'Build it with: npm rebuild topknot',
-      { cause },
-    );
+    throw new TopknotError('ERR_ADDON', explain(cause as Error), { cause });
   }
 }
 

@@ -1,14 +1,5 @@
 /** Element types of tensors. */
-export type DType =
-  | 'float32'
-  | 'float64'
-  | 'float16'
-  | 'bfloat16'
-  | 'int8'
-  | 'uint8'
-  | 'int32'
-  | 'int64'
-  | 'bool';
+export type DType = 'float32' | 'float64' | 'float16' | 'bfloat16' | 'int8' | 'uint8' | 'int32' | 'int64' | 'bool';
 
 /** The typed array that `data()` gives for each element type: 16-bit floats widen to float32, bool is 0 or 1. */
 export interface DTypeArrays {

@@ -15,12 +15,7 @@ const project = join(work, 'project');
 const installed = join(project, 'node_modules', 'topknot');
 
 const npm = (args, cwd) =>
-  execFileSync('npm', args, {
-    cwd,
-    encoding: 'utf8',
-    env: buildEnvironment(work),
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
+  execFileSync('npm', args, { cwd, encoding: 'utf8', env: buildEnvironment(work), stdio: ['ignore', 'pipe', 'pipe'] });
 const node = (args) => spawnSync(process.execPath, args, { cwd: project, encoding: 'utf8' });
 
 function expect(condition, what, detail = '') {
@@ -41,8 +36,7 @@ const required = [
   'scripts/install.mjs',
   'scripts/toolchain.mjs',
 ];
-const unwanted =
-  /^(lib|test|bench|examples|shared|build|node_modules)\/|^native\/test\/|\.(csv|parquet|tgz|log)$/;
+const unwanted = /^(lib|test|bench|examples|shared|build|node_modules)\/|^native\/test\/|\.(csv|parquet|tgz|log)$/;
 
 const program = `
 import { readFileSync } from 'node:fs';
@@ -64,11 +58,7 @@ try {
   const names = pack.files.map((file) => file.path);
   const absent = required.filter((name) => !names.includes(name));
   const extra = names.filter((name) => unwanted.test(name));
-  expect(
-    absent.length + extra.length === 0,
-    'the tarball holds what it should',
-    `absent: ${absent}\nextra: ${extra}`,
-  );
+  expect(absent.length + extra.length === 0, 'the tarball holds what it should', `absent: ${absent}\nextra: ${extra}`);
   say(`check-pack: ${pack.filename}: ${names.length} files, ${(pack.size / 1e6).toFixed(2)} MB`);
 
   writeFileSync(join(project, 'package.json'), '{ "name": "empty", "private": true, "type": "module" }\n');

@@ -21,10 +21,7 @@ function loadFailure() {
 }
 
 function cmake(args) {
-  const { status, stdout, stderr, error } = spawnSync('cmake', args, {
-    encoding: 'utf8',
-    maxBuffer: 1 << 28,
-  });
+  const { status, stdout, stderr, error } = spawnSync('cmake', args, { encoding: 'utf8', maxBuffer: 1 << 28 });
   if (status === 0) return;
   const output = error ? error.message : `${stdout}${stderr}`.trimEnd().split('\n').slice(-40).join('\n');
   throw new Error(`cmake ${args.slice(0, 2).join(' ')} failed:\n${output}`);
@@ -42,10 +39,7 @@ function build() {
       ].join('\n'),
     );
   }
-  const includes = [
-    require('node-api-headers').include_dir,
-    dirname(require.resolve('node-addon-api/package.json')),
-  ];
+  const includes = [require('node-api-headers').include_dir, dirname(require.resolve('node-addon-api/package.json'))];
   const work = mkdtempSync(join(tmpdir(), 'topknot-build-'));
   try {
     cmake([

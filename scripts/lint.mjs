@@ -20,9 +20,7 @@ const tracked = execFileSync('git', ['ls-files', '-z', '--cached', '--others', '
 
 function biome() {
   const args = ['check', '--error-on-warnings', ...(fix ? ['--write'] : []), '.'];
-  return (
-    spawnSync(join(root, 'node_modules', '.bin', 'biome'), args, { cwd: root, stdio: 'inherit' }).status === 0
-  );
+  return spawnSync(join(root, 'node_modules', '.bin', 'biome'), args, { cwd: root, stdio: 'inherit' }).status === 0;
 }
 
 function clangFormat() {
@@ -36,9 +34,7 @@ function clangFormat() {
   const clean = spawnSync(tool, [...mode, ...sources], { cwd: root, stdio: 'inherit' }).status === 0;
   const version = execFileSync(tool, ['--version'], { encoding: 'utf8' }).match(/version (\d+)/)?.[1];
   if (!clean && version !== clangVersion) {
-    say(
-      `lint: the above is clang-format ${version}'s view; the tree follows ${clangVersion}, so it does not count`,
-    );
+    say(`lint: the above is clang-format ${version}'s view; the tree follows ${clangVersion}, so it does not count`);
     return true;
   }
   return clean;

@@ -4,18 +4,7 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, lstatSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
-import {
-  buildEnvironment,
-  cudaOption,
-  files,
-  fingerprint,
-  logged,
-  nvcc,
-  root,
-  say,
-  seconds,
-  state,
-} from './steps.mjs';
+import { buildEnvironment, cudaOption, files, fingerprint, logged, nvcc, root, say, seconds, state } from './steps.mjs';
 import { jobs, missingTools, which } from './toolchain.mjs';
 
 const at = (...path) => join(root, ...path);
@@ -49,8 +38,7 @@ const system = {
     await logged('apt-get', ['update', '-q'], { log, env });
     await logged('apt-get', ['install', '-qy', '--no-install-recommends', ...wanted], { log, env });
     const still = this.missing();
-    if (still.length)
-      throw new Error(`still missing after apt-get: ${still.map((tool) => tool.what).join(', ')}`);
+    if (still.length) throw new Error(`still missing after apt-get: ${still.map((tool) => tool.what).join(', ')}`);
   },
   describe() {
     return `installing ${this.missing()
@@ -70,12 +58,10 @@ const modules = {
     if (lstatSync(at('node_modules')).isSymbolicLink()) return true;
     const have = json(installed).packages;
     return Object.entries(json(at('package-lock.json')).packages).every(
-      ([path, { version, optional }]) =>
-        path === '' || (optional && !have[path]) || have[path]?.version === version,
+      ([path, { version, optional }]) => path === '' || (optional && !have[path]) || have[path]?.version === version,
     );
   },
-  run: () =>
-    logged('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], { log: join(state, 'npm.log') }),
+  run: () => logged('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], { log: join(state, 'npm.log') }),
 };
 
 const native = {
@@ -110,10 +96,7 @@ const types = {
   name: 'dist',
   describe: () => 'tsc',
   inputs: () =>
-    fingerprint(
-      files(at('lib'), at('tsconfig.json')),
-      json(at('node_modules', 'typescript', 'package.json')).version,
-    ),
+    fingerprint(files(at('lib'), at('tsconfig.json')), json(at('node_modules', 'typescript', 'package.json')).version),
   upToDate() {
     return existsSync(at('dist', 'index.js')) && stamp(this) === this.inputs();
   },
@@ -156,8 +139,7 @@ async function work() {
 function underLock() {
   const lock = join(state, 'lock');
   const command = ['-o', lock, process.execPath, ...process.argv.slice(1)];
-  if (spawnSync('flock', ['-n', lock, 'true']).status === 1)
-    say('setup: another set-up runs here; waiting for it ...');
+  if (spawnSync('flock', ['-n', lock, 'true']).status === 1) say('setup: another set-up runs here; waiting for it ...');
   const { status, error } = spawnSync('flock', command, {
     stdio: 'inherit',
     env: { ...process.env, TOPKNOT_SETUP_LOCKED: '1' },

@@ -61,12 +61,7 @@ async function vitest() {
   rmSync(report, { force: true });
   const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${report}`];
   const none = patterns.length && total.passed + total.failed > 0 ? ['--passWithNoTests'] : [];
-  const code = await run(join(root, 'node_modules', '.bin', 'vitest'), [
-    'run',
-    ...reporters,
-    ...none,
-    ...args,
-  ]);
+  const code = await run(join(root, 'node_modules', '.bin', 'vitest'), ['run', ...reporters, ...none, ...args]);
   const before = total.failed;
   try {
     const result = JSON.parse(readFileSync(report, 'utf8'));
@@ -92,7 +87,5 @@ for (const part of [cppTests, vitest]) {
     total.failed += 1;
   }
 }
-console.log(
-  `\n${total.passed} passed, ${total.failed} failed${total.skipped ? `, ${total.skipped} skipped` : ''}`,
-);
+console.log(`\n${total.passed} passed, ${total.failed} failed${total.skipped ? `, ${total.skipped} skipped` : ''}`);
 process.exitCode = total.failed > 0 || total.passed === 0 ? 1 : 0;

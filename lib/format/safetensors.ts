@@ -77,7 +77,10 @@ export async function readSafetensors(
   const parts = wanted.map((name) => {
     const entry = entries.get(name);
     if (!entry)
-      throw new TopknotError('ERR_FORMAT', `path: '${path}' has no tensor '${name}'; it has ${listed([...entries.keys()])}`);
+      throw new TopknotError(
+        'ERR_FORMAT',
+        `path: '${path}' has no tensor '${name}'; it has ${listed([...entries.keys()])}`,
+      );
     return { dtype: entry.dtype, shape: entry.shape, offset: dataStart + entry.begin };
   });
   const handles = await runJob('long', options, (control) => native.safetensorsRead(control, path, stamp, parts));
@@ -99,7 +102,9 @@ function parseHeader(path: string, json: Uint8Array, dataBytes: number) {
   try {
     header = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(json));
   } catch (cause) {
-    throw new TopknotError('ERR_FORMAT', `path: '${path}' is no valid safetensors file: its header is not JSON`, { cause });
+    throw new TopknotError('ERR_FORMAT', `path: '${path}' is no valid safetensors file: its header is not JSON`, {
+      cause,
+    });
   }
   if (typeof header !== 'object' || header === null || Array.isArray(header)) bad('its header is not a JSON object');
   const entries = new Map<string, Entry>();
@@ -119,16 +124,20 @@ function parseHeader(path: string, json: Uint8Array, dataBytes: number) {
     if (e.begin !== end) bad(`tensor '${name}' starts at byte ${e.begin} of the data, expected ${end}`);
     end = e.end;
   }
-  if (end !== dataBytes) bad(`its tensors take ${end} bytes but ${dataBytes} follow the header; it may have been cut short`);
+  if (end !== dataBytes)
+    bad(`its tensors take ${end} bytes but ${dataBytes} follow the header; it may have been cut short`);
   return { entries, metadata };
 }
 
 function parseEntry(name: string, value: unknown, bad: (what: string) => never): Entry {
   const { dtype: text, shape, data_offsets: offsets } = (value ?? {}) as Record<string, unknown>;
-  const dtype = dtypes.get(text as string) ?? bad(`tensor '${name}' has dtype ${JSON.stringify(text)}; known are ${listed([...dtypes.keys()])}`);
+  const dtype =
+    dtypes.get(text as string) ??
+    bad(`tensor '${name}' has dtype ${JSON.stringify(text)}; known are ${listed([...dtypes.keys()])}`);
   const isCount = (n: unknown): n is number => Number.isSafeInteger(n) && (n as number) >= 0;
   if (!Array.isArray(shape) || shape.length > 8 || !shape.every(isCount)) bad(`tensor '${name}' has no valid shape`);
-  if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isCount)) bad(`tensor '${name}' has no valid data_offsets`);
+  if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isCount))
+    bad(`tensor '${name}' has no valid data_offsets`);
   const [begin, end] = offsets as [number, number];
   const bytes = (shape as number[]).reduce((product, n) => product * n, dtypeBytes[dtype]);
   if (bytes !== end - begin) bad(`tensor '${name}' has ${end - begin} bytes, but its shape and dtype need ${bytes}`);

@@ -1,6 +1,6 @@
+import type { CsrMatrix } from '../csr.js';
 import type { Id, Ids } from '../data/ids.js';
 import type { JobOptions } from '../job.js';
-import type { CsrMatrix } from '../csr.js';
 
 /** Which items a row-level query may return, by row numbers. */
 export interface RowFilter {

@@ -28,8 +28,7 @@ Napi::Object start(Napi::Env env, Napi::Object object) {
   out.add("dispose", dispose, "(tensor: Handle): boolean");
   out.add("read", read, "(tensor: Handle): Promise<TypedArray>");
   out.add("readSync", readSync, "(tensor: Handle): TypedArray");
-#define OP(R, name, parameters) \
-  Call<&ops::name, decltype(&ops::name)>::add(out, #name, parameterNames(#parameters));
+#define OP(R, name, parameters) Call<&ops::name, decltype(&ops::name)>::add(out, #name, parameterNames(#parameters));
 #include "ops/ops.def"
 #undef OP
   object.Set("types", out.types);

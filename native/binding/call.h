@@ -48,7 +48,9 @@ template <typename... A>
 std::string parameterTypes(const std::vector<std::string>& names) {
   std::string out;
   size_t i = 0;
-  [[maybe_unused]] const auto add = [&](const std::string& type) { out += (i ? ", " : "") + names[i] + ": " + type, ++i; };
+  [[maybe_unused]] const auto add = [&](const std::string& type) {
+    out += (i ? ", " : "") + names[i] + ": " + type, ++i;
+  };
   (add(Js<std::decay_t<A>>::type()), ...);
   return out;
 }
@@ -181,8 +183,9 @@ struct Call<function, R (*)(Job&, A...)> {
   static void add(Exports& out, const char* name, std::vector<std::string> parameters) {
     names.assign(parameters.begin() + 1, parameters.end());
     const std::string list = parameterTypes<A...>(names);
-    out.add(name, async,
-            "(control: Control | undefined" + (list.empty() ? "" : ", " + list) + "): Promise<" + resultType<R>() + ">");
+    out.add(
+        name, async,
+        "(control: Control | undefined" + (list.empty() ? "" : ", " + list) + "): Promise<" + resultType<R>() + ">");
     out.add(std::string(name) + "Sync", sync, "(" + list + "): " + resultType<R>());
   }
 };

@@ -32,7 +32,8 @@ void report(const std::shared_ptr<Channel>& channel, const std::shared_ptr<Lates
     }
     const Shared control = weak.lock();
     napi_value listener = nullptr;
-    if (!control || !control->listener || napi_get_reference_value(env, control->listener, &listener) != napi_ok) return;
+    if (!control || !control->listener || napi_get_reference_value(env, control->listener, &listener) != napi_ok)
+      return;
     Napi::Function(env, listener)
         .Call({Napi::Number::New(env, p.done), Napi::Number::New(env, p.total), Napi::Number::New(env, p.loss)});
   });

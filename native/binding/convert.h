@@ -52,7 +52,7 @@ struct Js<bool> {
 };
 
 template <typename T>
-  requires std::is_floating_point_v<T>
+requires std::is_floating_point_v<T>
 struct Js<T> {
   static T from(Napi::Value v, const Path& path) {
     if (!v.IsNumber()) expected(path, v, "a number");
@@ -63,7 +63,7 @@ struct Js<T> {
 };
 
 template <typename T>
-  requires std::is_integral_v<T>
+requires std::is_integral_v<T>
 struct Js<T> {
   static T from(Napi::Value v, const Path& path) {
     constexpr double limit = 9007199254740991.0;

@@ -15,8 +15,8 @@ Csr allocate(int64_t rows, int64_t cols, int64_t nnz) {
 
 void checkRange(std::span<const int32_t> ids, int64_t limit, const char* name) {
   for (size_t i = 0; i < ids.size(); ++i) {
-    require(ids[i] >= 0 && ids[i] < limit, ErrorCode::range, name, ": expected ids in 0 to ", limit - 1,
-            " but entry ", i, " is ", ids[i]);
+    require(ids[i] >= 0 && ids[i] < limit, ErrorCode::range, name, ": expected ids in 0 to ", limit - 1, " but entry ",
+            i, " is ", ids[i]);
   }
 }
 
@@ -134,8 +134,8 @@ void csrValidate(Job&, Csr matrix) {
       require(v.indices[i] >= 0 && v.indices[i] < v.cols, ErrorCode::range, "indices: expected ids in 0 to ",
               v.cols - 1, " but row ", r, " has ", v.indices[i]);
       require(i == v.indptr[r] || v.indices[i - 1] < v.indices[i], ErrorCode::value,
-              "indices: expected rising ids within a row but row ", r, " has ",
-              i == v.indptr[r] ? 0 : v.indices[i - 1], " before ", v.indices[i]);
+              "indices: expected rising ids within a row but row ", r, " has ", i == v.indptr[r] ? 0 : v.indices[i - 1],
+              " before ", v.indices[i]);
       require(std::isfinite(v.values[i]), ErrorCode::value, "values: expected finite numbers but row ", r, " has ",
               v.values[i]);
     }

@@ -40,7 +40,8 @@ std::vector<Tensor> safetensorsRead(Job& job, std::string path, std::string stam
   std::vector<Tensor> out;
   for (const FilePart& p : parts) {
     const Shape shape{std::span<const int64_t>(p.shape)};
-    require(shape.count() <= file.identity().bytes, ErrorCode::format, "path: '", path, "' is too short for its tensors");
+    require(shape.count() <= file.identity().bytes, ErrorCode::format, "path: '", path,
+            "' is too short for its tensors");
     Tensor t = Tensor::host(p.dtype, shape);
     char* bytes = static_cast<char*>(t.buffer->data());
     for (size_t at = 0; at < t.bytes(); at += block) {

@@ -9,15 +9,24 @@ const dense = async (m: CsrMatrix) => {
     for (let i = Number(ptr[r]); i < Number(ptr[r + 1]); i++) out[r]![ids[i]!]! += values[i]!;
   return out;
 };
-const coo = fc.integer({ min: 1, max: 12 }).chain((rows) =>
-  fc.integer({ min: 1, max: 12 }).chain((cols) =>
-    fc.record({
-      shape: fc.constant([rows, cols] as const),
-      cells: fc.array(fc.tuple(fc.nat(rows - 1), fc.nat(cols - 1), fc.integer({ min: -9, max: 9 })), { maxLength: 60 }),
-    }),
-  ),
-);
-const build = (c: { shape: readonly [number, number]; cells: [number, number, number][] }, duplicates?: 'sum' | 'refuse' | 'last' | 'max') =>
+const coo = fc
+  .integer({ min: 1, max: 12 })
+  .chain((rows) =>
+    fc
+      .integer({ min: 1, max: 12 })
+      .chain((cols) =>
+        fc.record({
+          shape: fc.constant([rows, cols] as const),
+          cells: fc.array(fc.tuple(fc.nat(rows - 1), fc.nat(cols - 1), fc.integer({ min: -9, max: 9 })), {
+            maxLength: 60,
+          }),
+        }),
+      ),
+  );
+const build = (
+  c: { shape: readonly [number, number]; cells: [number, number, number][] },
+  duplicates?: 'sum' | 'refuse' | 'last' | 'max',
+) =>
   CsrMatrix.fromCoo(
     Int32Array.from(c.cells, (x) => x[0]),
     Int32Array.from(c.cells, (x) => x[1]),
@@ -44,15 +53,26 @@ describe('CsrMatrix', () => {
         const d = await dense(m);
         expect(await dense(t)).toEqual(d[0]!.map((_, k) => d.map((row) => row[k]!)));
         const back = await t.transpose();
-        for (const part of ['indptr', 'indices', 'values'] as const) expect(await back[part].data()).toEqual(await m[part].data());
+        for (const part of ['indptr', 'indices', 'values'] as const)
+          expect(await back[part].data()).toEqual(await m[part].data());
       }),
     ));
 
   it('merges duplicates as asked', async () => {
-    const c = { shape: [1, 1] as const, cells: [[0, 0, 2], [0, 0, 5], [0, 0, 3]] as [number, number, number][] };
+    const c = {
+      shape: [1, 1] as const,
+      cells: [
+        [0, 0, 2],
+        [0, 0, 5],
+        [0, 0, 3],
+      ] as [number, number, number][],
+    };
     const value = async (d: 'sum' | 'last' | 'max') => (await (await build(c, d)).values.data())[0];
     expect([await value('sum'), await value('last'), await value('max')]).toEqual([10, 3, 5]);
-    await expect(build(c, 'refuse')).rejects.toMatchObject({ code: 'ERR_VALUE', message: expect.stringContaining('row 0 has column 0 twice') });
+    await expect(build(c, 'refuse')).rejects.toMatchObject({
+      code: 'ERR_VALUE',
+      message: expect.stringContaining('row 0 has column 0 twice'),
+    });
   });
 
   it('is the same at any number of threads', async () => {
@@ -74,17 +94,72 @@ describe('CsrMatrix', () => {
   });
 
   it.each([
-    ['id over the rows', () => CsrMatrix.fromCoo(Int32Array.of(2), Int32Array.of(0), undefined, { shape: [2, 2] }), 'ERR_RANGE', 'rows'],
-    ['negative id', () => CsrMatrix.fromCoo(Int32Array.of(0), Int32Array.of(-1), undefined, { shape: [2, 2] }), 'ERR_RANGE', 'cols'],
-    ['lengths differ', () => CsrMatrix.fromCoo(Int32Array.of(0), Int32Array.of(0, 1), undefined, { shape: [2, 2] }), 'ERR_SHAPE', 'cols'],
-    ['NaN', () => CsrMatrix.fromCoo(Int32Array.of(0), Int32Array.of(0), Float32Array.of(Number.NaN), { shape: [2, 2] }), 'ERR_VALUE', 'values'],
-    ['infinite', () => CsrMatrix.fromCoo(Int32Array.of(0), Int32Array.of(0), Float32Array.of(Infinity), { shape: [2, 2] }), 'ERR_VALUE', 'values'],
-    ['floats for ids', () => CsrMatrix.fromCoo(Float32Array.of(0) as never, Int32Array.of(0), undefined, { shape: [2, 2] }), 'ERR_DTYPE', 'rows'],
-    ['negative shape', () => CsrMatrix.fromCoo(Int32Array.of(), Int32Array.of(), undefined, { shape: [-1, 2] }), 'ERR_RANGE', 'shape'],
-    ['falling indptr', () => CsrMatrix.from({ indptr: [0, 2, 1], indices: [0], values: [1], cols: 2 }), 'ERR_VALUE', 'indptr'],
-    ['id over the columns', () => CsrMatrix.from({ indptr: [0, 1], indices: [2], values: [1], cols: 2 }), 'ERR_RANGE', 'indices'],
-    ['ids that do not rise', () => CsrMatrix.from({ indptr: [0, 2], indices: [1, 1], values: [1, 1], cols: 2 }), 'ERR_VALUE', 'indices'],
-    ['indptr too long', () => CsrMatrix.from({ indptr: [0, 3], indices: [1], values: [1], cols: 2 }), 'ERR_SHAPE', 'indptr'],
+    [
+      'id over the rows',
+      () => CsrMatrix.fromCoo(Int32Array.of(2), Int32Array.of(0), undefined, { shape: [2, 2] }),
+      'ERR_RANGE',
+      'rows',
+    ],
+    [
+      'negative id',
+      () => CsrMatrix.fromCoo(Int32Array.of(0), Int32Array.of(-1), undefined, { shape: [2, 2] }),
+      'ERR_RANGE',
+      'cols',
+    ],
+    [
+      'lengths differ',
+      () => CsrMatrix.fromCoo(Int32Array.of(0), Int32Array.of(0, 1), undefined, { shape: [2, 2] }),
+      'ERR_SHAPE',
+      'cols',
+    ],
+    [
+      'NaN',
+      () => CsrMatrix.fromCoo(Int32Array.of(0), Int32Array.of(0), Float32Array.of(Number.NaN), { shape: [2, 2] }),
+      'ERR_VALUE',
+      'values',
+    ],
+    [
+      'infinite',
+      () => CsrMatrix.fromCoo(Int32Array.of(0), Int32Array.of(0), Float32Array.of(Infinity), { shape: [2, 2] }),
+      'ERR_VALUE',
+      'values',
+    ],
+    [
+      'floats for ids',
+      () => CsrMatrix.fromCoo(Float32Array.of(0) as never, Int32Array.of(0), undefined, { shape: [2, 2] }),
+      'ERR_DTYPE',
+      'rows',
+    ],
+    [
+      'negative shape',
+      () => CsrMatrix.fromCoo(Int32Array.of(), Int32Array.of(), undefined, { shape: [-1, 2] }),
+      'ERR_RANGE',
+      'shape',
+    ],
+    [
+      'falling indptr',
+      () => CsrMatrix.from({ indptr: [0, 2, 1], indices: [0], values: [1], cols: 2 }),
+      'ERR_VALUE',
+      'indptr',
+    ],
+    [
+      'id over the columns',
+      () => CsrMatrix.from({ indptr: [0, 1], indices: [2], values: [1], cols: 2 }),
+      'ERR_RANGE',
+      'indices',
+    ],
+    [
+      'ids that do not rise',
+      () => CsrMatrix.from({ indptr: [0, 2], indices: [1, 1], values: [1, 1], cols: 2 }),
+      'ERR_VALUE',
+      'indices',
+    ],
+    [
+      'indptr too long',
+      () => CsrMatrix.from({ indptr: [0, 3], indices: [1], values: [1], cols: 2 }),
+      'ERR_SHAPE',
+      'indptr',
+    ],
     ['empty indptr', () => CsrMatrix.from({ indptr: [], indices: [], values: [], cols: 2 }), 'ERR_SHAPE', 'indptr'],
   ])('refuses %s', async (_, make, code, word) => {
     await expect(make()).rejects.toMatchObject({ name: 'TopknotError', code, message: expect.stringContaining(word) });
@@ -98,6 +173,8 @@ describe('CsrMatrix', () => {
 
   it('an abort rejects with its reason', async () => {
     const stop = AbortSignal.abort(new Error('no more'));
-    await expect(CsrMatrix.fromCoo(Int32Array.of(0), Int32Array.of(0), undefined, { shape: [1, 1], signal: stop })).rejects.toThrow('no more');
+    await expect(
+      CsrMatrix.fromCoo(Int32Array.of(0), Int32Array.of(0), undefined, { shape: [1, 1], signal: stop }),
+    ).rejects.toThrow('no more');
   });
 });

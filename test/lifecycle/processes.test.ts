@@ -14,7 +14,9 @@ const prelude = `
 /** Runs a module; resolves with its exit code, signal and output. */
 function run(source: string, flags: string[] = []) {
   return new Promise<{ code: number | null; signal: string | null; out: string }>((resolve) => {
-    const child = spawn(process.execPath, [...flags, '--input-type=module', '-e', prelude + source], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(process.execPath, [...flags, '--input-type=module', '-e', prelude + source], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
     let out = '';
     child.stdout.on('data', (d) => (out += d));
     child.stderr.on('data', (d) => (out += d));
@@ -22,7 +24,8 @@ function run(source: string, flags: string[] = []) {
   });
 }
 /** A worker's code as a data: URL, with the same prelude. */
-const worker = (source: string) => `new Worker(new URL('data:text/javascript,' + encodeURIComponent(${JSON.stringify(prelude)} + ${JSON.stringify(source)})))`;
+const worker = (source: string) =>
+  `new Worker(new URL('data:text/javascript,' + encodeURIComponent(${JSON.stringify(prelude)} + ${JSON.stringify(source)})))`;
 const ended = (...lines: string[]) => ({ code: 0, signal: null, out: lines.map((l) => `${l}\n`).join('') });
 
 describe('process exit', () => {
@@ -73,7 +76,9 @@ describe('worker threads', () => {
         await new Promise((ok, no) => { w.on('exit', ok); w.on('error', no); });
       }
       setTimeout(() => console.log('alive'), 50);`;
-    const child = spawn(process.execPath, ['--input-type=module', '-e', source], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const child = spawn(process.execPath, ['--input-type=module', '-e', source], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
     let out = '';
     child.stdout.on('data', (d) => (out += d));
     const end = await new Promise((resolve) => child.on('exit', (code, signal) => resolve([code, signal])));

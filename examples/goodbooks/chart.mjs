@@ -1,6 +1,7 @@
 // One SVG with two panels: quality of each model, latency of each kind of query.
 
-const escape = (text) => String(text).replace(/[&<>"]/g, (c) => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' })[c]);
+const escape = (text) =>
+  String(text).replace(/[&<>"]/g, (c) => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' })[c]);
 
 const style = `
   text { font-family: system-ui, 'DejaVu Sans', sans-serif; fill: #1f2933; }

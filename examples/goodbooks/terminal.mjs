@@ -40,13 +40,14 @@ const pad = (text, width, right) => {
 /** Columns as wide as their widest cell; all but the first are right-aligned. */
 export function table(head, rows) {
   const widths = head.map((h, i) => Math.max(...[h, ...rows.map((r) => r[i])].map((x) => [...visible(x)].length)));
-  const print = (cells, style = (x) => x) =>
-    line(cells.map((c, i) => style(pad(c, widths[i], i > 0))).join('   '));
+  const print = (cells, style = (x) => x) => line(cells.map((c, i) => style(pad(c, widths[i], i > 0))).join('   '));
   print(head, dim);
   for (const row of rows) print(row);
 }
 
-export const number = (x, digits = 0) => x.toLocaleString('en-US', { minimumFractionDigits: digits, maximumFractionDigits: digits });
+export const number = (x, digits = 0) =>
+  x.toLocaleString('en-US', { minimumFractionDigits: digits, maximumFractionDigits: digits });
 export const seconds = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);
-export const micros = (us) => (us < 1000 ? `${us.toFixed(us < 10 ? 1 : 0)} µs` : `${(us / 1000).toFixed(us < 10_000 ? 2 : 1)} ms`);
+export const micros = (us) =>
+  us < 1000 ? `${us.toFixed(us < 10 ? 1 : 0)} µs` : `${(us / 1000).toFixed(us < 10_000 ? 2 : 1)} ms`;
 export const cut = (text, width) => ([...text].length > width ? `${[...text].slice(0, width - 1).join('')}…` : text);

@@ -1,5 +1,6 @@
 // Finds the backend of a device and calls its kernels.
 #pragma once
+#include <string>
 #include <vector>
 
 #include "backend/backend.h"
@@ -16,6 +17,18 @@ void useIsa(const std::string& isa);
 
 /// Throws ERR_DEVICE, saying what was looked for and what to do, when there is none.
 const Backend& backendOf(Device device);
+
+struct DeviceInfo {
+  Device device;
+  std::string name, isa;
+  int64_t totalBytes;
+};
+/// The CPU, then the CUDA devices. Opens the CUDA plugin.
+std::vector<DeviceInfo> devices();
+/// Why there is no CUDA device; empty when there is one.
+std::string cudaProblem();
+/// Memory that could be allocated now. On a CUDA device it makes a context when the process has none there.
+int64_t freeBytes(Device device);
 
 /// Turns a failed status into the Error it stands for.
 void check(const Status& status);

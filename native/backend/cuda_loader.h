@@ -1,0 +1,25 @@
+// Opens the CUDA plugin and says why when CUDA cannot be used.
+#pragma once
+#include <string>
+
+#include "backend/cuda_plugin.h"
+
+namespace topknot {
+
+struct Cuda {
+  const CudaPlugin* plugin = nullptr;  // null when no device can be used
+  int32_t devices = 0;
+  std::string problem;  // then: what was looked for, what was found, what to do
+};
+
+/// Where the plugin is looked for: at TOPKNOT_CUDA_PLUGIN, else beside the addon.
+std::string cudaPluginPath();
+Cuda loadCuda(const std::string& path);
+/// loadCuda(cudaPluginPath()), once for the process.
+const Cuda& cuda();
+
+/// Throws ERR_DEVICE unless device `index` is there and can run the kernels.
+CudaDeviceInfo cudaDevice(const Cuda& cuda, int32_t index);
+const Backend& cudaBackend(const Cuda& cuda, int32_t index);
+
+}  // namespace topknot

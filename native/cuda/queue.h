@@ -1,0 +1,98 @@
+// Queue: the work of one call, in order on its stream. The first failure stays: what is asked for after it does
+// nothing.
+#pragma once
+#include <cuda_runtime_api.h>
+
+#include <type_traits>
+
+#include "cuda/simt.h"
+
+namespace topknot::cuda {
+
+/// The Status of an answer of the CUDA runtime; `what` is what was tried.
+inline Status statusOf(cudaError_t answer, const char* what) {
+  if (answer == cudaSuccess) return {};
+  ErrorCode code = ErrorCode::internal;
+  switch (answer) {
+    case cudaErrorMemoryAllocation:
+      code = ErrorCode::memory;
+      break;
+    case cudaErrorNoDevice:
+    case cudaErrorInvalidDevice:
+    case cudaErrorInsufficientDriver:
+    case cudaErrorNoKernelImageForDevice:
+    case cudaErrorUnsupportedPtxVersion:
+      code = ErrorCode::device;
+      break;
+    case cudaErrorIllegalAddress:
+    case cudaErrorLaunchFailure:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorECCUncorrectable:
+    case cudaErrorHardwareStackError:
+    case cudaErrorAssert:
+      code = ErrorCode::deviceLost;  // the process's CUDA context is unusable from here on
+      break;
+    default:
+      break;
+  }
+  return failure(code, "%s: CUDA answered %s (%d): %s", what, cudaGetErrorName(answer), static_cast<int>(answer),
+                 cudaGetErrorString(answer));
+}
+
+class Queue {
+ public:
+  explicit Queue(const Exec& exec) : stream_(static_cast<cudaStream_t>(exec.stream)), device_(exec.device) {
+    note(cudaSetDevice(exec.device), "cudaSetDevice");
+  }
+  ~Queue() {
+    for (int i = 0; i < workspaces_; ++i) cudaFreeAsync(workspace_[i], stream_);
+  }
+  Queue(const Queue&) = delete;
+  Queue& operator=(const Queue&) = delete;
+
+  const Status& status() const { return status_; }
+  cudaStream_t stream() const { return stream_; }
+  void note(cudaError_t answer, const char* what) {
+    if (status_.ok()) status_ = statusOf(answer, what);
+  }
+
+  /// Memory on the device until the work queued so far and until the Queue's end is done; null after a failure.
+  template <typename T>
+  T* workspace(int64_t count) {
+    if (!status_.ok()) return nullptr;
+    if (workspaces_ == maxWorkspaces) {
+      status_ = failure(ErrorCode::internal, "a kernel asked for more than %d workspaces", maxWorkspaces);
+      return nullptr;
+    }
+    void* data = nullptr;
+    note(cudaMallocAsync(&data, static_cast<size_t>(count > 0 ? count : 1) * sizeof(T), stream_),
+         "allocating workspace");
+    if (!status_.ok()) return nullptr;
+    workspace_[workspaces_++] = data;
+    return static_cast<T*>(data);
+  }
+
+  template <typename... Params>
+  void launch(const char* name, void (*kernel)(Params...), Grid grid, int threads,
+              std::type_identity_t<Params>... args) {
+    if (!status_.ok()) return;
+    kernel<<<dim3(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y)), threads, 0, stream_>>>(args...);
+    note(cudaGetLastError(), name);
+  }
+
+  int multiprocessors() {
+    int count = 1;
+    note(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device_), "cudaDeviceGetAttribute");
+    return count;
+  }
+
+ private:
+  static constexpr int maxWorkspaces = 16;
+  cudaStream_t stream_;
+  int device_;
+  Status status_;
+  void* workspace_[maxWorkspaces] = {};
+  int workspaces_ = 0;
+};
+
+}  // namespace topknot::cuda

@@ -1,0 +1,283 @@
+#include "test/simt/emulator.h"
+
+#include <algorithm>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <numeric>
+#include <random>
+
+#include "test/simt/fiber.h"
+
+namespace simt {
+namespace {
+
+constexpr unsigned warpSize = 32;
+
+struct Thread {
+  enum State { ready, atBarrier, atCollective, ended } state = ready;
+  Dim3 index;
+  unsigned number = 0;
+  const char* name = "";  // what it waits at
+  At at;
+  unsigned mask = 0;
+  Collective kind = Collective::sync;
+  uint64_t value = 0;
+  unsigned source = 0;
+};
+
+std::string text(const At& at) {
+  const std::string file = at.file_name();
+  return file.substr(file.rfind('/') + 1) + ":" + std::to_string(at.line());
+}
+std::string hex(unsigned x) {
+  char out[11];
+  std::snprintf(out, sizeof out, "0x%08x", x);
+  return out;
+}
+bool same(const At& a, const At& b) {
+  return a.line() == b.line() && a.column() == b.column() && std::string_view(a.file_name()) == b.file_name();
+}
+
+class Machine {
+ public:
+  void runGrid(const char* kernel, Dim3 grid, unsigned threads, const std::function<void()>& body) {
+    const std::lock_guard lock(mutex_);
+    if (threads == 0 || threads > 1024) throw Fault(concat(kernel, ": a block of ", threads, " threads"));
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) {
+      throw Fault(concat(kernel, ": a grid of ", grid.x, "x", grid.y, "x", grid.z, " blocks"));
+    }
+    kernel_ = kernel;
+    body_ = &body;
+    threads_.assign(threads, {});
+    while (fibers_.size() < threads) fibers_.push_back(std::make_unique<Fiber>());
+    ::gridDim = grid;
+    ::blockDim = {threads, 1, 1};
+    for (uint64_t b : order(uint64_t{grid.x} * grid.y * grid.z)) {
+      ::blockIdx = {static_cast<unsigned>(b % grid.x), static_cast<unsigned>(b / grid.x % grid.y),
+                    static_cast<unsigned>(b / grid.x / grid.y)};
+      runBlock();
+    }
+    checkGuards(kernel);
+  }
+
+  int barrier(const char* name, bool vote, const At& at) {
+    Thread& t = *running_;
+    t.name = name;
+    t.at = at;
+    t.value = vote;
+    wait(Thread::atBarrier);
+    return votes_;
+  }
+
+  uint64_t exchange(Collective kind, const char* name, unsigned mask, uint64_t value, unsigned source, const At& at) {
+    Thread& t = *running_;
+    const unsigned lane = t.number % warpSize;
+    if (!(mask >> lane & 1)) {
+      throw Fault(concat(kernel_, ": ", name, " at ", text(at), ": ", who(t), " is not in the mask ", hex(mask),
+                         " that it gives"));
+    }
+    if (kind == Collective::shuffle && !(mask >> source & 1)) {
+      throw Fault(concat(kernel_, ": ", name, " at ", text(at), ": ", who(t), " reads lane ", source,
+                         ", which is not in the mask ", hex(mask)));
+    }
+    t.name = name;
+    t.at = at;
+    t.mask = mask;
+    t.kind = kind;
+    t.value = value;
+    t.source = source;
+    t.state = Thread::atCollective;
+    if (!complete(t)) wait(Thread::atCollective);
+    return t.value;
+  }
+
+  void* shared(const void* tag, const char* name, size_t bytes) { return shared_.variable(tag, name, bytes); }
+
+  void preempt() {
+    if (schedule_.order == Schedule::random && random_() % 4 == 0) wait(Thread::ready);
+  }
+
+  unsigned lane() const { return running_->number % warpSize; }
+
+  void setSchedule(Schedule schedule) {
+    schedule_ = schedule;
+    random_.seed(schedule.seed);
+  }
+
+ private:
+  template <typename... Parts>
+  static std::string concat(const Parts&... parts) {
+    std::string out;
+    auto add = [&out](const auto& part) {
+      if constexpr (requires { std::to_string(part); })
+        out += std::to_string(part);
+      else
+        out += part;
+    };
+    (add(parts), ...);
+    return out;
+  }
+
+  std::vector<uint64_t> order(uint64_t count) {
+    std::vector<uint64_t> out(count);
+    std::iota(out.begin(), out.end(), 0);
+    if (schedule_.order == Schedule::reverse) std::reverse(out.begin(), out.end());
+    if (schedule_.order == Schedule::random) std::shuffle(out.begin(), out.end(), random_);
+    return out;
+  }
+
+  void runBlock() {
+    shared_.startBlock();
+    error_ = nullptr;
+    for (unsigned i = 0; i < threads_.size(); ++i) {
+      threads_[i] = Thread{.index = {i, 0, 0}, .number = i};
+      fibers_[i]->start([](void* self) { static_cast<Machine*>(self)->runThread(); }, this);
+    }
+    for (auto turn = order(threads_.size());;) {
+      bool progress = false;
+      for (uint64_t i : turn) {
+        if (threads_[i].state != Thread::ready) continue;
+        progress = true;
+        running_ = &threads_[i];
+        ::threadIdx = running_->index;
+        fibers_[i]->resume();
+        if (error_) std::rethrow_exception(error_);
+      }
+      if (std::ranges::all_of(threads_, [](const Thread& t) { return t.state == Thread::ended; })) break;
+      progress = openBarrier() || progress;
+      if (!progress) throw Fault(deadlock());
+      if (schedule_.order == Schedule::random) std::shuffle(turn.begin(), turn.end(), random_);
+    }
+    shared_.endBlock(kernel_);
+  }
+
+  void runThread() {
+    try {
+      (*body_)();
+    } catch (...) {
+      error_ = std::current_exception();
+    }
+    running_->state = Thread::ended;
+  }
+
+  void wait(Thread::State state) {
+    Thread* const self = running_;
+    self->state = state;
+    Fiber::yield();
+    running_ = self;
+  }
+
+  /// Lets the block go on when every thread waits at the same barrier.
+  bool openBarrier() {
+    const Thread* first = nullptr;
+    for (const Thread& t : threads_) {
+      if (t.state != Thread::atBarrier) continue;
+      if (!first) first = &t;
+      if (!same(t.at, first->at)) {
+        throw Fault(concat(kernel_, ": divergent barrier: ", who(*first), " waits at ", first->name, " ",
+                           text(first->at), ", ", who(t), " at ", t.name, " ", text(t.at)));
+      }
+    }
+    if (std::ranges::any_of(threads_, [](const Thread& t) { return t.state != Thread::atBarrier; })) return false;
+    votes_ = 0;
+    for (Thread& t : threads_) {
+      votes_ += static_cast<int>(t.value);
+      t.state = Thread::ready;
+    }
+    return true;
+  }
+
+  /// When every lane of t's mask waits at the same collective: gives each its result and lets them go on.
+  bool complete(const Thread& t) {
+    const unsigned firstThread = t.number / warpSize * warpSize, mask = t.mask;
+    uint64_t values[warpSize] = {}, ballot = 0;
+    for (unsigned lane = 0; lane < warpSize; ++lane) {
+      if (!(mask >> lane & 1)) continue;
+      if (firstThread + lane >= threads_.size()) return false;
+      const Thread& other = threads_[firstThread + lane];
+      if (other.state != Thread::atCollective || other.mask != mask || !same(other.at, t.at)) return false;
+      values[lane] = other.value;
+      if (other.value) ballot |= uint64_t{1} << lane;
+    }
+    for (unsigned lane = 0; lane < warpSize; ++lane) {
+      if (!(mask >> lane & 1)) continue;
+      Thread& other = threads_[firstThread + lane];
+      other.value = other.kind == Collective::shuffle ? values[other.source] : ballot;
+      other.state = Thread::ready;
+    }
+    return true;
+  }
+
+  static std::string who(const Thread& t) {
+    return concat("thread ", t.number, " (warp ", t.number / warpSize, ", lane ", t.number % warpSize, ")");
+  }
+
+  static std::string whereabouts(const Thread& t) {
+    if (t.state == Thread::ended) return "has ended";
+    return concat("waits at ", t.name, " ", text(t.at),
+                  t.state == Thread::atCollective ? concat(" with mask ", hex(t.mask)) : std::string());
+  }
+
+  /// Names one wait that cannot end, and one thread that it waits for.
+  std::string deadlock() const {
+    for (const Thread& t : threads_) {
+      if (t.state != Thread::atCollective) continue;
+      const std::string start = concat(kernel_, ": deadlock: ", who(t), " ", whereabouts(t), ", but ");
+      for (unsigned lane = 0; lane < warpSize; ++lane) {
+        if (!(t.mask >> lane & 1)) continue;
+        const unsigned number = t.number / warpSize * warpSize + lane;
+        if (number >= threads_.size()) return concat(start, "lane ", lane, " does not exist");
+        const Thread& other = threads_[number];
+        if (other.state == Thread::atCollective && other.mask == t.mask && same(other.at, t.at)) continue;
+        return concat(start, who(other), " ", whereabouts(other));
+      }
+    }
+    const auto waits = std::ranges::find(threads_, Thread::atBarrier, &Thread::state);
+    const auto gone = std::ranges::find(threads_, Thread::ended, &Thread::state);
+    return concat(kernel_, ": deadlock: ", who(*waits), " ", whereabouts(*waits), ", but ", who(*gone), " has ended");
+  }
+
+  std::mutex mutex_;
+  Schedule schedule_;
+  std::mt19937_64 random_;
+  std::vector<std::unique_ptr<Fiber>> fibers_;
+  std::vector<Thread> threads_;
+  SharedMemory shared_;
+  const char* kernel_ = "";
+  const std::function<void()>* body_ = nullptr;
+  Thread* running_ = nullptr;
+  std::exception_ptr error_;
+  int votes_ = 0;
+};
+
+Machine& machine() {
+  static Machine one;
+  return one;
+}
+
+}  // namespace
+
+void setSchedule(Schedule schedule) { machine().setSchedule(schedule); }
+
+std::vector<Schedule> schedules() {
+  return {{Schedule::forward, 0},
+          {Schedule::reverse, 0},
+          {Schedule::random, 1},
+          {Schedule::random, 2},
+          {Schedule::random, 3}};
+}
+
+void runGrid(const char* kernel, Dim3 grid, unsigned threads, const std::function<void()>& thread) {
+  machine().runGrid(kernel, grid, threads, thread);
+}
+
+uint64_t exchange(Collective kind, const char* name, unsigned mask, uint64_t value, unsigned source, const At& at) {
+  return machine().exchange(kind, name, mask, value, source, at);
+}
+int barrier(const char* name, bool vote, const At& at) { return machine().barrier(name, vote, at); }
+void* sharedVariable(const void* tag, const char* name, size_t bytes) { return machine().shared(tag, name, bytes); }
+void preempt() { machine().preempt(); }
+unsigned laneId() { return machine().lane(); }
+
+}  // namespace simt

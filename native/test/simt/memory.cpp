@@ -1,0 +1,133 @@
+#include "test/simt/memory.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <new>
+
+#include "test/simt/emulator.h"
+#include "test/simt/fiber.h"
+
+#if defined(TOPKNOT_SIMT_ASAN)
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(data, bytes) ((void)(data), (void)(bytes))
+#define ASAN_UNPOISON_MEMORY_REGION(data, bytes) ((void)(data), (void)(bytes))
+#endif
+
+namespace simt {
+namespace {
+
+constexpr char guardByte = '\x5c';
+
+void setGuard(char* zone, size_t bytes = guardBytes) {
+  std::memset(zone, guardByte, bytes);
+  ASAN_POISON_MEMORY_REGION(zone, bytes);
+}
+
+/// The first changed byte of the zone, or -1.
+int changedByte(char* zone) {
+  ASAN_UNPOISON_MEMORY_REGION(zone, guardBytes);
+  int changed = -1;
+  for (int i = static_cast<int>(guardBytes) - 1; i >= 0; --i) {
+    if (zone[i] != guardByte) changed = i;
+  }
+  ASAN_POISON_MEMORY_REGION(zone, guardBytes);
+  return changed;
+}
+
+/// Throws when a zone beside data[0, bytes) has changed.
+void checkZones(char* data, size_t bytes, const std::string& what, const std::string& when) {
+  const std::string size = " of " + std::to_string(bytes) + " bytes";
+  if (const int at = changedByte(data + bytes); at >= 0) {
+    throw Fault("store out of bounds: " + std::to_string(at) + " bytes behind the end of " + what + size + ", " + when);
+  }
+  if (const int at = changedByte(data - guardBytes); at >= 0) {
+    throw Fault("store out of bounds: " + std::to_string(static_cast<int>(guardBytes) - at) +
+                " bytes before the start of " + what + size + ", " + when);
+  }
+}
+
+void fillPoison(char* data, size_t bytes) {
+  for (size_t i = 0; i < bytes; i += sizeof poison) {
+    std::memcpy(data + i, &poison, bytes - i < sizeof poison ? bytes - i : sizeof poison);
+  }
+}
+
+std::map<void*, size_t>& allocations() {
+  static std::map<void*, size_t> live;
+  return live;
+}
+
+}  // namespace
+
+void* allocate(size_t bytes) {
+  // cudaMalloc aligns to 256 bytes; the guard behind starts at the very byte behind the end.
+  constexpr size_t alignment = 256;
+  const size_t total = (alignment + bytes + guardBytes + alignment - 1) / alignment * alignment;
+  char* base = static_cast<char*>(std::aligned_alloc(alignment, total));
+  if (!base) throw std::bad_alloc();
+  char* data = base + alignment;
+  setGuard(data - guardBytes);
+  fillPoison(data, bytes);
+  setGuard(data + bytes);
+  allocations()[data] = bytes;
+  return data;
+}
+
+void release(void* data) {
+  if (!data) return;
+  const auto found = allocations().find(data);
+  if (found == allocations().end()) throw Fault("release of memory that is not allocated");
+  char* const bytes = static_cast<char*>(data);
+  const size_t count = found->second;
+  allocations().erase(found);
+  ASAN_UNPOISON_MEMORY_REGION(bytes - guardBytes, count + 2 * guardBytes);
+  std::free(bytes - 256);
+}
+
+size_t liveAllocations() { return allocations().size(); }
+
+void checkGuards(const char* kernel) {
+  for (const auto& [data, bytes] : allocations()) {
+    checkZones(static_cast<char*>(data), bytes, "device memory", std::string("found when ") + kernel + " ended");
+  }
+}
+
+SharedMemory::SharedMemory() : arena_(256 << 10) {}
+
+SharedMemory::~SharedMemory() { ASAN_UNPOISON_MEMORY_REGION(arena_.data(), arena_.size()); }
+
+void SharedMemory::startBlock() {
+  variables_.clear();
+  used_ = declared_ = 0;
+  ASAN_UNPOISON_MEMORY_REGION(arena_.data(), arena_.size());
+}
+
+void* SharedMemory::variable(const void* tag, const char* name, size_t bytes) {
+  for (const Variable& v : variables_) {
+    if (v.tag == tag) return v.data;
+  }
+  declared_ += bytes;
+  if (declared_ > limit) {
+    throw Fault(std::string("shared memory: with ") + name + " the block declares " + std::to_string(declared_) +
+                " bytes, more than the " + std::to_string(limit) + " that a kernel may");
+  }
+  // 16-byte aligned start; the guard behind begins right after the last byte.
+  char* const data = arena_.data() + (used_ + guardBytes + 15) / 16 * 16;
+  setGuard(data - guardBytes);
+  fillPoison(data, bytes);
+  setGuard(data + bytes);
+  used_ = static_cast<size_t>(data - arena_.data()) + bytes + guardBytes;
+  variables_.push_back({tag, name, data, bytes});
+  return data;
+}
+
+void SharedMemory::endBlock(const char* kernel) {
+  for (const Variable& v : variables_) {
+    checkZones(v.data, v.bytes, std::string("shared ") + v.name,
+               std::string("found when a block of ") + kernel + " ended");
+  }
+}
+
+}  // namespace simt

@@ -1,0 +1,44 @@
+// The emulator's memory. Everything starts as poison (a signalling NaN in every float) and lies between guard zones:
+// a store just outside is found when the kernel or block ends, and at once under the address sanitizer.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace simt {
+
+inline constexpr uint32_t poison = 0x7fa5a5a5u;
+inline constexpr size_t guardBytes = 128;
+
+/// "Device" memory. release() of what allocate() did not give is a fault, as is a second one.
+void* allocate(size_t bytes);
+void release(void* data);
+size_t liveAllocations();
+/// Throws a Fault when a guard zone of a live allocation has changed.
+void checkGuards(const char* kernel);
+
+/// The shared memory of the block that runs. A variable is known by the address of its tag.
+class SharedMemory {
+ public:
+  static constexpr size_t limit = 48 << 10;  // what a kernel may declare statically
+  SharedMemory();
+  ~SharedMemory();
+
+  void startBlock();
+  void* variable(const void* tag, const char* name, size_t bytes);
+  void endBlock(const char* kernel);
+
+ private:
+  struct Variable {
+    const void* tag;
+    const char* name;
+    char* data;
+    size_t bytes;
+  };
+  std::vector<char> arena_;
+  std::vector<Variable> variables_;
+  size_t used_ = 0, declared_ = 0;
+};
+
+}  // namespace simt

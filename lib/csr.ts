@@ -4,8 +4,8 @@ import { native } from './native.js';
 import type { Handle } from './native-ops.js';
 import { Tensor, tensor } from './tensor.js';
 
-/** What to do with two entries for the same cell. */
-export type Duplicates = 'sum' | 'refuse' | 'last' | 'max';
+/** What to do with two entries for the same cell: 'refuse' throws ERR_VALUE, the others keep one. */
+export type Duplicates = 'sum' | 'refuse' | 'first' | 'last' | 'max';
 
 /** A CSR matrix as the addon passes it. @internal */
 export interface CsrHandles {

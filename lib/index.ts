@@ -1,4 +1,8 @@
 export { CsrMatrix, type Duplicates } from './csr.js';
+export type { CleaningOptions, CleaningReport, DropReason } from './data/cleaning.js';
+export { type Id, Ids } from './data/ids.js';
+export { Interactions } from './data/interactions.js';
+export type { ColumnNames, InteractionArrays } from './data/rows.js';
 export type { DType, DTypeArrays, NumericArray } from './dtype.js';
 export { type ErrorCode, TopknotError } from './errors.js';
 export type { JobOptions, Progress } from './job.js';

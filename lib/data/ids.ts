@@ -12,9 +12,13 @@ export class Ids<T extends Id = Id> {
   readonly #ids: readonly T[];
   #rows: Map<T, number> | undefined;
 
-  /** @param ids distinct ids of one type; row i is called ids[i]. */
-  constructor(ids: readonly T[]) {
+  /**
+   * @param ids distinct ids of one type; row i is called ids[i].
+   * @param rows the map from id to row, for a caller that has it already.
+   */
+  constructor(ids: readonly T[], rows?: Map<T, number>) {
     this.#ids = ids;
+    this.#rows = rows;
   }
 
   /** Rows called by their own numbers, 0 to count - 1. Takes no memory. */

@@ -1,16 +1,19 @@
-// Sparse matrices: built from triplets, transposed, checked. All by counting sort, in the order of the input, so the
-// result never depends on threads.
+// Sparse matrices: built from triplets, transposed, checked. Counting sort by row, then a sort of every row by
+// (column, input order), so the result never depends on threads.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
+#include <vector>
 
+#include "ops/counting_sort.h"
 #include "ops/ops.h"
 
 namespace topknot {
 namespace {
 
+constexpr int64_t rowGrain = 512;
+
 Csr allocate(int64_t rows, int64_t cols, int64_t nnz) {
-  return {Tensor::host<int64_t>({rows + 1}, true), Tensor::host<int32_t>({nnz}), Tensor::host<float>({nnz}), cols};
+  return {Tensor::host<int64_t>({rows + 1}), Tensor::host<int32_t>({nnz}), Tensor::host<float>({nnz}), cols};
 }
 
 void checkRange(std::span<const int32_t> ids, int64_t limit, const char* name) {
@@ -20,68 +23,104 @@ void checkRange(std::span<const int32_t> ids, int64_t limit, const char* name) {
   }
 }
 
-/// Moves entries into the rows that `rows` names, keeping their order within a row.
-void scatter(std::span<const int32_t> rows, std::span<const int32_t> cols, const float* values, Csr& out) {
-  int64_t* ptr = out.indptr.data<int64_t>();
-  for (int32_t r : rows) ++ptr[r + 1];
-  for (int64_t r = 0; r < out.rows(); ++r) ptr[r + 1] += ptr[r];
-  Tensor next = Tensor::host<int64_t>({out.rows()});
-  std::copy_n(ptr, out.rows(), next.data<int64_t>());
-  for (size_t i = 0; i < rows.size(); ++i) {
-    const int64_t at = next.data<int64_t>()[rows[i]]++;
-    out.indices.data<int32_t>()[at] = cols[i];
-    out.values.data<float>()[at] = values ? values[i] : 1.0f;
-  }
-}
-
-Csr transposed(const Csr& m) {
+Csr transposed(const Csr& m, const Exec& exec) {
   Csr out = allocate(m.cols, m.rows(), m.nnz());
-  int64_t* ptr = out.indptr.data<int64_t>();
-  for (int32_t c : m.indices.span<int32_t>()) ++ptr[c + 1];
-  for (int64_t c = 0; c < m.cols; ++c) ptr[c + 1] += ptr[c];
-  Tensor next = Tensor::host<int64_t>({m.cols});
-  std::copy_n(ptr, m.cols, next.data<int64_t>());
   const CsrView v = m.view();
-  for (int64_t r = 0; r < v.rows; ++r) {
-    for (int64_t i = v.indptr[r]; i < v.indptr[r + 1]; ++i) {
-      const int64_t at = next.data<int64_t>()[v.indices[i]]++;
-      out.indices.data<int32_t>()[at] = static_cast<int32_t>(r);
-      out.values.data<float>()[at] = v.values[i];
+  const Tensor rowOf = Tensor::host<int32_t>({m.nnz()});
+  parallelFor(v.rows, rowGrain, exec, [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; ++r) {
+      std::fill(rowOf.data<int32_t>() + v.indptr[r], rowOf.data<int32_t>() + v.indptr[r + 1], static_cast<int32_t>(r));
     }
-  }
+  });
+  countingSort(m.indices.span<int32_t>(), m.cols, out.indptr.data<int64_t>(), exec, [&](int64_t i, int64_t at) {
+    out.indices.data<int32_t>()[at] = rowOf.data<int32_t>()[i];
+    out.values.data<float>()[at] = v.values[i];
+  });
   return out;
 }
 
-/// Merges runs of equal columns in place; rows must be sorted.
-Csr merged(const Csr& m, Duplicates duplicates) {
-  const CsrView v = m.view();
-  int32_t* indices = m.indices.data<int32_t>();
-  float* values = m.values.data<float>();
-  Tensor newPtr = Tensor::host<int64_t>({v.rows + 1});
-  int64_t out = 0;
-  for (int64_t r = 0; r < v.rows; ++r) {
-    newPtr.data<int64_t>()[r] = out;
-    for (int64_t i = v.indptr[r]; i < v.indptr[r + 1]; ++i) {
-      if (i > v.indptr[r] && out > newPtr.data<int64_t>()[r] && indices[out - 1] == v.indices[i]) {
-        require(duplicates != Duplicates::refuse, ErrorCode::value, "duplicates: row ", r, " has column ", v.indices[i],
-                " twice; pass duplicates 'sum', 'last' or 'max' to merge them");
-        float& kept = values[out - 1];
-        kept = duplicates == Duplicates::sum    ? kept + v.values[i]
-               : duplicates == Duplicates::last ? v.values[i]
-                                                : std::max(kept, v.values[i]);
-      } else {
-        indices[out] = v.indices[i];
-        values[out] = v.values[i];
-        ++out;
-      }
-    }
+/// Sorts one row by column; equal columns keep their order.
+void sortRow(int32_t* indices, float* values, int64_t n, std::vector<uint64_t>& keys, std::vector<float>& copy) {
+  if (std::is_sorted(indices, indices + n)) return;
+  keys.resize(static_cast<size_t>(n));
+  for (int64_t i = 0; i < n; ++i) keys[i] = static_cast<uint64_t>(indices[i]) << 32 | static_cast<uint64_t>(i);
+  std::sort(keys.begin(), keys.end());
+  copy.assign(values, values + n);
+  for (int64_t i = 0; i < n; ++i) {
+    indices[i] = static_cast<int32_t>(keys[i] >> 32);
+    values[i] = copy[keys[i] & UINT32_MAX];
   }
-  newPtr.data<int64_t>()[v.rows] = out;
-  if (out == m.nnz()) return m;
-  Csr exact{newPtr, Tensor::host<int32_t>({out}), Tensor::host<float>({out}), m.cols};
-  std::copy_n(indices, out, exact.indices.data<int32_t>());
-  std::copy_n(values, out, exact.values.data<float>());
-  return exact;
+}
+
+float merge(float kept, float next, Duplicates duplicates) {
+  switch (duplicates) {
+    case Duplicates::sum:
+      return kept + next;
+    case Duplicates::last:
+      return next;
+    case Duplicates::max:
+      return std::max(kept, next);
+    default:
+      return kept;
+  }
+}
+
+/// Sorts every row and, unless they are to be refused, merges runs of equal columns at its front; `counts` [rows]
+/// receives what is left of each.
+void sortAndMerge(const Csr& m, Duplicates duplicates, int64_t* counts, const Exec& exec) {
+  struct Scratch {
+    std::vector<uint64_t> keys;
+    std::vector<float> values;
+  };
+  std::vector<Scratch> scratch(static_cast<size_t>(threadCount()));
+  parallelFor(m.rows(), rowGrain, exec, [&](int64_t begin, int64_t end, int slot) {
+    for (int64_t r = begin; r < end; ++r) {
+      const int64_t first = m.indptr.data<int64_t>()[r], n = m.indptr.data<int64_t>()[r + 1] - first;
+      int32_t* indices = m.indices.data<int32_t>() + first;
+      float* values = m.values.data<float>() + first;
+      sortRow(indices, values, n, scratch[slot].keys, scratch[slot].values);
+      int64_t out = 0;
+      for (int64_t i = 0; i < n; ++i) {
+        if (duplicates != Duplicates::refuse && out > 0 && indices[out - 1] == indices[i]) {
+          values[out - 1] = merge(values[out - 1], values[i], duplicates);
+        } else {
+          indices[out] = indices[i];
+          values[out++] = values[i];
+        }
+      }
+      counts[r] = out;
+    }
+  });
+}
+
+/// The first counts[r] entries of every row, without the gaps.
+Csr compacted(const Csr& m, const int64_t* counts, const Exec& exec) {
+  int64_t nnz = 0;
+  for (int64_t r = 0; r < m.rows(); ++r) nnz += counts[r];
+  if (nnz == m.nnz()) return m;
+  Csr out = allocate(m.rows(), m.cols, nnz);
+  int64_t* ptr = out.indptr.data<int64_t>();
+  ptr[0] = 0;
+  for (int64_t r = 0; r < m.rows(); ++r) ptr[r + 1] = ptr[r] + counts[r];
+  parallelFor(m.rows(), rowGrain, exec, [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; ++r) {
+      const int64_t from = m.indptr.data<int64_t>()[r];
+      std::copy_n(m.indices.data<int32_t>() + from, counts[r], out.indices.data<int32_t>() + ptr[r]);
+      std::copy_n(m.values.data<float>() + from, counts[r], out.values.data<float>() + ptr[r]);
+    }
+  });
+  return out;
+}
+
+/// Names the first cell that has two entries; rows must be sorted, not merged.
+void refuseDuplicates(const Csr& m) {
+  const CsrView v = m.view();
+  for (int64_t r = 0; r < v.rows; ++r) {
+    const int32_t* end = v.indices + v.indptr[r + 1];
+    const int32_t* twin = std::adjacent_find(v.indices + v.indptr[r], end);
+    require(twin == end, ErrorCode::value, "duplicates: row ", r, " has column ", twin == end ? 0 : *twin,
+            " twice; pass duplicates 'sum', 'first', 'last' or 'max' to merge them");
+  }
 }
 
 }  // namespace
@@ -107,19 +146,27 @@ Csr csrFromCoo(Job& job, Tensor rows, Tensor cols, std::optional<Tensor> values,
   }
   checkRange(rows.span<int32_t>(), rowCount, "rows");
   checkRange(cols.span<int32_t>(), colCount, "cols");
-  job.checkCancelled();
+  const Exec& exec = job.exec();
   Csr byRow = allocate(rowCount, colCount, rows.count());
-  scatter(rows.span<int32_t>(), cols.span<int32_t>(), values ? values->data<float>() : nullptr, byRow);
+  countingSort(rows.span<int32_t>(), rowCount, byRow.indptr.data<int64_t>(), exec, [&](int64_t i, int64_t at) {
+    byRow.indices.data<int32_t>()[at] = cols.data<int32_t>()[i];
+    byRow.values.data<float>()[at] = values ? values->data<float>()[i] : 1.0f;
+  });
   job.checkCancelled();
-  // Two stable transpositions sort the columns of every row and keep equal ones in input order.
-  Csr sorted = transposed(transposed(byRow));
+  const Tensor counts = Tensor::host<int64_t>({rowCount});
+  sortAndMerge(byRow, duplicates, counts.data<int64_t>(), exec);
   job.checkCancelled();
-  return merged(sorted, duplicates);
+  if (duplicates == Duplicates::refuse) refuseDuplicates(byRow);
+  Csr merged = compacted(byRow, counts.data<int64_t>(), exec);
+  job.checkCancelled();
+  return merged;
 }
 
-Csr csrTranspose(Job&, Csr matrix) {
+Csr csrTranspose(Job& job, Csr matrix) {
   expectCsr(matrix, "matrix");
-  return transposed(matrix);
+  Csr out = transposed(matrix, job.exec());
+  job.checkCancelled();
+  return out;
 }
 
 void csrValidate(Job&, Csr matrix) {

@@ -32,7 +32,16 @@ Csr renumbered(Job& job, const Csr& update, const Tensor& rowOf, const Tensor& c
 }
 
 float combine(float before, float now, Duplicates duplicates) {
-  return duplicates == Duplicates::sum ? before + now : duplicates == Duplicates::max ? std::max(before, now) : now;
+  switch (duplicates) {
+    case Duplicates::sum:
+      return before + now;
+    case Duplicates::first:
+      return before;
+    case Duplicates::max:
+      return std::max(before, now);
+    default:
+      return now;
+  }
 }
 
 }  // namespace

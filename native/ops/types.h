@@ -21,8 +21,41 @@ struct TensorInfo {
 TOPKNOT_FIELDS(TensorInfo, shape, dtype, device)
 
 /// What to do with two entries for the same cell.
-enum class Duplicates : int32_t { sum, refuse, last, max };
-TOPKNOT_ENUM(Duplicates, "sum", "refuse", "last", "max")
+enum class Duplicates : int32_t { sum, refuse, first, last, max };
+TOPKNOT_ENUM(Duplicates, "sum", "refuse", "first", "last", "max")
+
+/// Interactions as they are kept: by user row, a user's own by time (where there are times), then in input order.
+struct Triplets {
+  Tensor users, items, values;  // int32, int32, float32 [n]
+  std::optional<Tensor> times;  // float64 [n]
+};
+TOPKNOT_FIELDS(Triplets, users, items, values, times)
+
+struct CleanOptions {
+  double minValue, maxValue;
+  std::optional<double> threshold;  // values from here on become 1, others are dropped
+  Duplicates duplicates;
+  bool refuse;  // throw for the first invalid interaction instead of dropping it
+  int64_t minUserCount, minItemCount;
+  bool keepUsers, keepItems;  // keep the rows of users and items without interactions
+};
+TOPKNOT_FIELDS(CleanOptions, minValue, maxValue, threshold, duplicates, refuse, minUserCount, minItemCount, keepUsers,
+               keepItems)
+
+/// How many interactions were left out, by reason.
+struct DropCounts {
+  int64_t missingUser = 0, missingItem = 0, missingValue = 0, missingTime = 0, unknownUser = 0, unknownItem = 0;
+  int64_t notFinite = 0, outOfRange = 0, duplicate = 0, belowThreshold = 0, belowMinCount = 0;
+};
+TOPKNOT_FIELDS(DropCounts, missingUser, missingItem, missingValue, missingTime, unknownUser, unknownItem, notFinite,
+               outOfRange, duplicate, belowThreshold, belowMinCount)
+
+struct Cleaned {
+  Triplets data;
+  std::optional<Tensor> keptUsers, keptItems;  // int32, the earlier row of each row; absent when all were kept
+  DropCounts counts;
+};
+TOPKNOT_FIELDS(Cleaned, data, keptUsers, keptItems, counts)
 
 /// The JSON of a safetensors file, where its data starts, the file's size, and which state of the file that was.
 struct SafetensorsHeader {

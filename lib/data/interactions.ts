@@ -1,0 +1,111 @@
+import { CsrMatrix } from '../csr.js';
+import type { Tensor } from '../tensor.js';
+import { type CleaningOptions, type CleaningReport, type CleanTriplets, checkCleaning, clean, type TripletTensors } from './cleaning.js';
+import type { Id, Ids } from './ids.js';
+import { type ColumnNames, fromColumns, fromRows, type InteractionArrays } from './rows.js';
+
+/**
+ * Who did what: an immutable set of (user, item, value, time?), one for each pair of user and item, in native memory
+ * and under the caller's own ids.
+ *
+ * Rows number users and items in the order in which the input first names them. (From files and SQL: in the order of
+ * the ids themselves, numbers by size and strings by their UTF-8 bytes.) Interactions are kept by user row, those of
+ * one user by time, where there are times, then in input order.
+ *
+ * @example
+ * const ratings = await Interactions.from(rows, { user: 'userId', item: 'bookId', value: 'rating', minUserCount: 5 });
+ * console.log(ratings.size, ratings.report.dropped.belowMinCount);
+ */
+export class Interactions<U extends Id = Id, I extends Id = Id> implements Disposable {
+  /** The users' ids, by row. */
+  readonly users: Ids<U>;
+  /** The items' ids, by row. */
+  readonly items: Ids<I>;
+  /** int32 [size], rising. */
+  readonly userRows: Tensor<'int32'>;
+  /** int32 [size]. */
+  readonly itemRows: Tensor<'int32'>;
+  /** float32 [size]; 1 where the input had no values. */
+  readonly values: Tensor<'float32'>;
+  /** float64 [size], in the caller's unit (milliseconds since 1970 for Dates and SQL timestamps). */
+  readonly times: Tensor<'float64'> | undefined;
+  /** What cleaning read, kept and dropped. */
+  readonly report: CleaningReport;
+  #matrix: Promise<CsrMatrix> | undefined;
+
+  /** @internal */
+  constructor(parts: CleanTriplets<U, I>) {
+    this.users = parts.users;
+    this.items = parts.items;
+    this.report = parts.report;
+    ({
+      users: this.userRows,
+      items: this.itemRows,
+      values: this.values,
+      times: this.times,
+    } = parts.tensors);
+  }
+
+  /**
+   * From an iterable, or async iterable, of rows: objects or arrays. Rows are taken in slices of two milliseconds, so
+   * the event loop goes on.
+   * @throws ERR_ARGUMENT for a row without the shape asked for, a column that no row has, or ids of mixed types;
+   * ERR_VALUE or ERR_RANGE for an invalid interaction, unless `invalid` is 'drop'.
+   */
+  static async from<U extends Id = Id, I extends Id = Id>(
+    rows: Iterable<unknown> | AsyncIterable<unknown>,
+    options: ColumnNames & CleaningOptions<U, I>,
+  ): Promise<Interactions<U, I>> {
+    checkCleaning(options as CleaningOptions);
+    return new Interactions(await clean(await fromRows<U, I>(rows, options), options));
+  }
+
+  /**
+   * From columns of one length.
+   * @throws ERR_SHAPE when lengths differ, otherwise as `from`
+   * @example await Interactions.fromArrays({ users: ['ann', 'bob'], items: [7, 9], values: [4, 5] });
+   */
+  static async fromArrays<U extends Id = Id, I extends Id = Id>(
+    arrays: InteractionArrays<U, I>,
+    options: CleaningOptions<U, I> = {},
+  ): Promise<Interactions<U, I>> {
+    checkCleaning(options as CleaningOptions);
+    return new Interactions(await clean(await fromColumns(arrays, options), options));
+  }
+
+  /** Number of interactions. */
+  get size(): number {
+    return this.userRows.size;
+  }
+
+  /** The users × items matrix, built on the first call and kept; freed by `dispose()`. */
+  matrix(): Promise<CsrMatrix> {
+    this.#matrix ??= CsrMatrix.fromCoo(this.userRows, this.itemRows, this.values, {
+      shape: [this.users.size, this.items.size],
+      duplicates: 'refuse',
+    }).catch((error) => {
+      this.#matrix = undefined;
+      throw error;
+    });
+    return this.#matrix;
+  }
+
+  /** @internal */
+  get tensors(): TripletTensors {
+    return { users: this.userRows, items: this.itemRows, values: this.values, times: this.times };
+  }
+
+  /** Frees the memory now, the matrix's too, unless a running job still needs it. */
+  dispose(): void {
+    for (const column of [this.userRows, this.itemRows, this.values, this.times]) column?.dispose();
+    this.#matrix?.then(
+      (matrix) => matrix.dispose(),
+      () => {},
+    );
+    this.#matrix = undefined;
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}

@@ -1,5 +1,5 @@
 // What the scripts share: running a command with its output kept in a log, and naming a state by its contents.
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { createWriteStream, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
@@ -47,7 +47,15 @@ export function buildEnvironment(base = root) {
 
 /** nvcc, unless TOPKNOT_CUDA=0 asks for a build without it. */
 export const nvcc = process.env.TOPKNOT_CUDA === '0' ? undefined : which('nvcc', '/usr/local/cuda/bin/nvcc');
-export const cudaOption = () => `TOPKNOT_CUDA=${nvcc ? 'ON' : 'OFF'}`;
+
+/** The CMake option: ON where nvcc knows every GPU that the plugin is built for, which CUDA 12.8 is the first to do. */
+export function cudaOption() {
+  if (!nvcc) return 'TOPKNOT_CUDA=OFF';
+  const [, major, minor] = /release (\d+)\.(\d+)/.exec(execFileSync(nvcc, ['--version'], { encoding: 'utf8' })) ?? [];
+  const recent = Number(major) > 12 || (Number(major) === 12 && Number(minor) >= 8);
+  if (!recent) say(`leaving the CUDA plugin out: ${nvcc} is CUDA ${major}.${minor}, older than 12.8`);
+  return `TOPKNOT_CUDA=${recent ? 'ON' : 'OFF'}`;
+}
 
 /**
  * Runs a command, its output in a log file; on a terminal, shows how far a build is. Rejects with the end of the log.

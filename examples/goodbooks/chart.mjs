@@ -1,6 +1,6 @@
 // One SVG with two panels: quality of each model, latency of each kind of query.
 
-const escape = (text) =>
+const escapeXml = (text) =>
   String(text).replace(/[&<>"]/g, (c) => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' })[c]);
 
 const style = `
@@ -18,20 +18,20 @@ function panel({ title, note, groups, names, scale }, x, y, width) {
   const barHeight = 18;
   const span = width - labelWidth - 90;
   let at = y + 52;
-  let out = `<text class="title" x="${x}" y="${y}">${escape(title)}</text><text class="note" x="${x}" y="${y + 20}">${escape(note)}</text>`;
+  let out = `<text class="title" x="${x}" y="${y}">${escapeXml(title)}</text><text class="note" x="${x}" y="${y + 20}">${escapeXml(note)}</text>`;
   if (names.length > 1) {
     names.forEach((name, i) => {
-      out += `<rect x="${x + i * 110}" y="${y + 32}" width="11" height="11" rx="2" fill="${colours[i]}"/><text class="note" x="${x + i * 110 + 16}" y="${y + 42}">${escape(name)}</text>`;
+      out += `<rect x="${x + i * 110}" y="${y + 32}" width="11" height="11" rx="2" fill="${colours[i]}"/><text class="note" x="${x + i * 110 + 16}" y="${y + 42}">${escapeXml(name)}</text>`;
     });
     at += 14;
   }
   for (const group of groups) {
     const middle = at + (group.bars.length * (barHeight + 3)) / 2;
-    out += `<text class="label" x="${x + labelWidth - 12}" y="${middle + 3}" text-anchor="end">${escape(group.label)}</text>`;
+    out += `<text class="label" x="${x + labelWidth - 12}" y="${middle + 3}" text-anchor="end">${escapeXml(group.label)}</text>`;
     for (const [i, bar] of group.bars.entries()) {
       const length = Math.max(1.5, scale(bar.value) * span);
       out += `<rect x="${x + labelWidth}" y="${at}" width="${length.toFixed(1)}" height="${barHeight}" rx="3" fill="${colours[i]}"/>`;
-      out += `<text class="value" x="${(x + labelWidth + length + 7).toFixed(1)}" y="${at + 13.5}">${escape(bar.text)}</text>`;
+      out += `<text class="value" x="${(x + labelWidth + length + 7).toFixed(1)}" y="${at + 13.5}">${escapeXml(bar.text)}</text>`;
       at += barHeight + 3;
     }
     at += 14;
@@ -85,7 +85,7 @@ export function chart({ heading, quality, latency }) {
   const height = Math.max(left.bottom, right.bottom) + 10;
   return `<svg xmlns="http://www.w3.org/2000/svg" width="1000" height="${height}" viewBox="0 0 1000 ${height}">
 <style>${style}</style><rect width="1000" height="${height}" fill="#ffffff"/>
-<text x="30" y="36" style="font-size:20px;font-weight:700">${escape(heading)}</text>
+<text x="30" y="36" style="font-size:20px;font-weight:700">${escapeXml(heading)}</text>
 ${left.svg}
 ${right.svg}
 </svg>

@@ -1,5 +1,6 @@
 // Plain terminal output: headings, a progress bar, tables. Colour only where the terminal shows it.
 import { stdout } from 'node:process';
+import { stripVTControlCharacters } from 'node:util';
 
 const colour = stdout.isTTY && !process.env.NO_COLOR;
 const paint = (code) => (text) => (colour ? `\x1b[${code}m${text}\x1b[0m` : `${text}`);
@@ -31,7 +32,7 @@ export function progressBar(label, width = 30) {
   };
 }
 
-const visible = (text) => String(text).replace(/\x1b\[\d+m/g, '');
+const visible = (text) => stripVTControlCharacters(String(text));
 const pad = (text, width, right) => {
   const space = ' '.repeat(Math.max(0, width - [...visible(text)].length));
   return right ? space + text : text + space;

@@ -110,10 +110,8 @@ class Machine {
   static std::string concat(const Parts&... parts) {
     std::string out;
     auto add = [&out](const auto& part) {
-      if constexpr (requires { std::to_string(part); })
-        out += std::to_string(part);
-      else
-        out += part;
+      if constexpr (requires { std::to_string(part); }) out += std::to_string(part);
+      else out += part;
     };
     (add(parts), ...);
     return out;

@@ -82,12 +82,12 @@ const native = {
   },
   async run() {
     const before = this.inputs();
+    // `build` alone keeps the options of an earlier configuration.
     const options = [`--CD${cudaOption()}`, '--CDTOPKNOT_TESTS=ON'];
-    await logged(bin('cmake-js'), ['build', '--parallel', String(jobs()), ...options], {
-      log: join(state, 'native.log'),
-      env: buildEnvironment(),
-      title: 'setup: addon',
-    });
+    const log = join(state, 'native.log');
+    const env = buildEnvironment();
+    await logged(bin('cmake-js'), ['configure', ...options], { log, env });
+    await logged(bin('cmake-js'), ['build', '--parallel', String(jobs())], { log, env, title: 'setup: addon' });
     return `${before} ${statSync(this.output).mtimeMs}`;
   },
 };

@@ -9,6 +9,7 @@
 #include "core/job.h"
 #include "core/stream.h"
 #include "core/tensor.h"
+#include "ops/metrics.h"
 #include "ops/types.h"
 
 namespace topknot::ops {

@@ -7,5 +7,8 @@ export type { DType, DTypeArrays, NumericArray } from './dtype.js';
 export { type ErrorCode, TopknotError } from './errors.js';
 export type { JobOptions, Progress } from './job.js';
 export { type MemoryUse, memory } from './memory.js';
+export { type Evaluation, type EvaluationMatrix, type EvaluateOptions, evaluate } from './metrics/evaluate.js';
+export type { Metric, Metrics } from './metrics/metrics.js';
+export type { Protocol, Ties } from './metrics/protocols.js';
 export { isa, isas, setThreads, threads, useIsa } from './runtime.js';
 export { full, type NestedArray, scope, Tensor, type TensorOptions, tensor } from './tensor.js';

@@ -4,6 +4,7 @@ import { describe, expected, TopknotError } from '../errors.js';
 import { type JobOptions, type Progress, runJob } from '../job.js';
 import type { Scorer } from '../models/recommender.js';
 import { native } from '../native.js';
+import { inSlices } from '../slices.js';
 import { Tensor, tensor } from '../tensor.js';
 import { catalogueMetrics, listMetrics, type Metric, wholeMetrics } from './metrics.js';
 import { blockSize, checkProtocol, type Protocol, type Ranking, rankBlock, type Ties } from './protocols.js';
@@ -158,18 +159,17 @@ async function rankAll(
   return blocks;
 }
 
-/** In order, without NaN; lets the event loop turn now and then. */
+/** In order, without NaN. */
 async function mean(values: Float64Array): Promise<number> {
   let sum = 0;
   let count = 0;
-  for (let i = 0; i < values.length; i++) {
-    const value = values[i] as number;
-    if (!Number.isNaN(value)) {
+  await inSlices(values.length, (begin, end) => {
+    for (const value of values.subarray(begin, end)) {
+      if (Number.isNaN(value)) continue;
       sum += value;
       count++;
     }
-    if (i % 100_000 === 99_999) await new Promise(setImmediate);
-  }
+  });
   return count > 0 ? sum / count : Number.NaN;
 }
 
@@ -305,12 +305,11 @@ function checkShape(model: Scorer<never, never> | Scorer, matrix: CsrMatrix, nam
     );
 }
 
-/** Usually one object. Otherwise compares in slices between which the event loop turns. */
 async function sameIds(a: Ids, b: Ids): Promise<boolean> {
   if (a === b) return true;
-  for (let i = 0; i < a.size; i++) {
-    if (a.at(i) !== b.at(i)) return false;
-    if (i % 50_000 === 49_999) await new Promise(setImmediate);
-  }
-  return true;
+  let same = a.size === b.size;
+  await inSlices(same ? a.size : 0, (begin, end) => {
+    for (let i = begin; same && i < end; i++) same = a.at(i) === b.at(i);
+  });
+  return same;
 }

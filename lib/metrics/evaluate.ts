@@ -45,10 +45,7 @@ export interface Evaluation {
   /** Users left out because they have none. */
   readonly skipped: number;
   /** Values of each evaluated user, in the order of `rows`; NaN where the metric is not defined for the user. */
-  readonly perUser?: {
-    readonly rows: Int32Array;
-    readonly values: Readonly<Record<string, Float64Array>>;
-  };
+  readonly perUser?: { readonly rows: Int32Array; readonly values: Readonly<Record<string, Float64Array>> };
 }
 
 /**
@@ -270,7 +267,10 @@ function checkK(given: number | readonly number[], items: number): number[] {
   for (const k of ks) {
     if (!Number.isSafeInteger(k)) expected('k', 'integers', k);
     if (k < 1 || k > items)
-      throw new TopknotError('ERR_RANGE', `k: expected 1 to ${items}, the number of items, but received ${describe(k)}`);
+      throw new TopknotError(
+        'ERR_RANGE',
+        `k: expected 1 to ${items}, the number of items, but received ${describe(k)}`,
+      );
   }
   return ks;
 }

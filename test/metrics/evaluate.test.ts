@@ -8,8 +8,9 @@ const listNames = ['precision', 'recall', 'f1', 'hitRate', 'ndcg', 'map', 'mrr']
 const every: Metric[] = [...listNames, 'auc', 'rmse', 'mae', 'coverage', 'gini', 'novelty', 'diversity'];
 
 /** Small numbers of users and items, scores with many ties, train and test without overlap. */
-const problem = fc.record({ users: fc.integer({ min: 1, max: 9 }), items: fc.integer({ min: 2, max: 14 }) }).chain(
-  ({ users, items }) =>
+const problem = fc
+  .record({ users: fc.integer({ min: 1, max: 9 }), items: fc.integer({ min: 2, max: 14 }) })
+  .chain(({ users, items }) =>
     fc.record({
       items: fc.constant(items),
       k: fc.uniqueArray(fc.integer({ min: 1, max: items }), { minLength: 1, maxLength: 3 }),
@@ -27,7 +28,7 @@ const problem = fc.record({ users: fc.integer({ min: 1, max: 9 }), items: fc.int
         maxLength: items,
       }),
     }),
-);
+  );
 const rowsOf = (cells: number[][], keep: (c: number) => boolean): Rows =>
   cells.map((row) => new Map(row.map((c, i) => [i, c] as const).filter(([, c]) => keep(c))));
 
@@ -96,7 +97,14 @@ describe('evaluate', () => {
         const data = { train: await matrix(trainRows, p.items), test: await matrix(testRows, p.items) };
         const found = await evaluate(scorer(p.scores), data, { metrics: [...listNames], k: p.k, ties: 'against' });
         const lists = testRows.flatMap((t, u) =>
-          t.size ? [order(p.scores[u]!.map((s, i) => s - (t.has(i) ? 0.5 : 0)), trainRows[u]!)] : [],
+          t.size
+            ? [
+                order(
+                  p.scores[u]!.map((s, i) => s - (t.has(i) ? 0.5 : 0)),
+                  trainRows[u]!,
+                ),
+              ]
+            : [],
         );
         checkLists(found, p.k, lists, testRows);
       }),
@@ -119,7 +127,10 @@ describe('evaluate', () => {
           const left = new Map(p.scores[u]!.map((_, i) => [i, 1]));
           for (const i of [...others[u]!.keys(), ...testRows[u]!.keys()]) left.delete(i);
           const late = ties === 'against' ? 0.5 : 0;
-          return order(p.scores[u]!.map((s, i) => s - (testRows[u]!.has(i) ? late : 0)), left);
+          return order(
+            p.scores[u]!.map((s, i) => s - (testRows[u]!.has(i) ? late : 0)),
+            left,
+          );
         });
         checkLists(found, p.k, lists, testRows);
         const auc = users.map((u, j) => reference.auc(lists[j]!, (i) => p.scores[u]![i]!, testRows[u]!));
@@ -129,7 +140,14 @@ describe('evaluate', () => {
 
   it('draws distinct negatives outside train and test, evenly and by seed', async () => {
     const [users, items, negatives] = [400, 20, 5];
-    const trainRows: Rows = Array.from({ length: users }, () => new Map([[0, 1], [19, 1]]));
+    const trainRows: Rows = Array.from(
+      { length: users },
+      () =>
+        new Map([
+          [0, 1],
+          [19, 1],
+        ]),
+    );
     const testRows: Rows = Array.from({ length: users }, () => new Map([[7, 1]]));
     const data = { train: await matrix(trainRows, items), test: await matrix(testRows, items) };
     const asked: number[][] = Array.from({ length: users }, () => []);
@@ -195,7 +213,15 @@ describe('evaluate', () => {
   });
 
   it('lists shorter than k count as misses', async () => {
-    const train = await matrix([new Map([[0, 1], [1, 1]])], 3);
+    const train = await matrix(
+      [
+        new Map([
+          [0, 1],
+          [1, 1],
+        ]),
+      ],
+      3,
+    );
     const test = await matrix([new Map([[2, 1]])], 3);
     const { values } = await evaluate(scorer([[3, 2, 1]]), { train, test }, { metrics: ['precision', 'ndcg'], k: 3 });
     expect(values).toEqual({ 'precision@3': 1 / 3, 'ndcg@3': 1 });
@@ -203,7 +229,14 @@ describe('evaluate', () => {
 
   it('nobody with test items: NaN, and says so', async () => {
     const none = await matrix([new Map(), new Map()], 3);
-    const found = await evaluate(scorer([[1, 2, 3], [1, 2, 3]]), { train: none, test: none }, { metrics: every.slice(0, 13), k: 2 });
+    const found = await evaluate(
+      scorer([
+        [1, 2, 3],
+        [1, 2, 3],
+      ]),
+      { train: none, test: none },
+      { metrics: every.slice(0, 13), k: 2 },
+    );
     expect(found).toMatchObject({ users: 0, skipped: 2 });
     expect(found.values['recall@2']).toBeNaN();
     expect(found.values.rmse).toBeNaN();
@@ -214,9 +247,13 @@ describe('evaluate', () => {
     const before = threads();
     const [users, items] = [900, 40];
     const noise = (x: number) => Math.imul(x ^ (x >>> 15), 0x2c1b3c6d) >>> 16;
-    const scores = Array.from({ length: users }, (_, u) => Array.from({ length: items }, (_, i) => noise(u * 977 + i * 31) / 7));
+    const scores = Array.from({ length: users }, (_, u) =>
+      Array.from({ length: items }, (_, i) => noise(u * 977 + i * 31) / 7),
+    );
     const rows = (bit: number): Rows =>
-      scores.map((s, u) => new Map(s.flatMap((_, i) => (noise(u * 31 + i * 7) % 5 === bit ? [[i, 1 + (i % 5)] as const] : []))));
+      scores.map(
+        (s, u) => new Map(s.flatMap((_, i) => (noise(u * 31 + i * 7) % 5 === bit ? [[i, 1 + (i % 5)] as const] : []))),
+      );
     const data = { train: await matrix(rows(0), items), test: await matrix(rows(1), items) };
     const itemVectors = tensor(scores.slice(0, items).map((s) => s.slice(0, 8)));
     const results: Evaluation[] = [];
@@ -224,7 +261,9 @@ describe('evaluate', () => {
       for (const count of [1, 2, 4]) {
         setThreads(count);
         results.push(await evaluate(scorer(scores), data, { metrics: every, k: [5, 10], itemVectors, perUser: true }));
-        results.push(await evaluate(scorer(scores), data, { metrics: ['ndcg', 'auc'], k: 5, protocol: { negatives: 9, seed: 1 } }));
+        results.push(
+          await evaluate(scorer(scores), data, { metrics: ['ndcg', 'auc'], k: 5, protocol: { negatives: 9, seed: 1 } }),
+        );
       }
     } finally {
       setThreads(before);
@@ -237,7 +276,10 @@ describe('evaluate', () => {
 });
 
 describe('evaluate refuses', async () => {
-  const model = scorer([[1, 2, 3], [3, 2, 1]]);
+  const model = scorer([
+    [1, 2, 3],
+    [3, 2, 1],
+  ]);
   const train = await matrix([new Map([[0, 1]]), new Map()], 3);
   const test = await matrix([new Map([[1, 1]]), new Map([[1, 1]])], 3);
   const wide = await matrix([new Map(), new Map()], 4);
@@ -254,12 +296,27 @@ describe('evaluate refuses', async () => {
     ['no negatives', data, { k: 1, protocol: { negatives: 0 } }, 'ERR_ARGUMENT', /protocol.negatives/],
     ['unknown ties', data, { k: 1, ties: 'best' as 'id' }, 'ERR_ARGUMENT', /ties:/],
     ['diversity without vectors', data, { k: 1, metrics: ['diversity' as const] }, 'ERR_ARGUMENT', /itemVectors/],
-    ['vectors of other items', data, { k: 1, metrics: ['diversity' as const], itemVectors: tensor([[1]]) }, 'ERR_SHAPE', /itemVectors/],
+    [
+      'vectors of other items',
+      data,
+      { k: 1, metrics: ['diversity' as const], itemVectors: tensor([[1]]) },
+      'ERR_SHAPE',
+      /itemVectors/,
+    ],
     ['a test of another shape', { train, test: wide }, { k: 1 }, 'ERR_SHAPE', /test: expected \[2, 3\]/],
     ['a train of another shape', { train: wide, test }, { k: 1 }, 'ERR_SHAPE', /train: expected/],
-    ['candidates of another shape', data, { k: 1, protocol: { candidates: wide } }, 'ERR_SHAPE', /candidates: expected/],
+    [
+      'candidates of another shape',
+      data,
+      { k: 1, protocol: { candidates: wide } },
+      'ERR_SHAPE',
+      /candidates: expected/,
+    ],
   ])('%s', async (_, given, options, code, message) => {
-    await expect(evaluate(model, given, options)).rejects.toMatchObject({ code, message: expect.stringMatching(message) });
+    await expect(evaluate(model, given, options)).rejects.toMatchObject({
+      code,
+      message: expect.stringMatching(message),
+    });
   });
 
   it('other ids', async () => {
@@ -273,7 +330,10 @@ describe('evaluate refuses', async () => {
   it('to go on after an abort', async () => {
     const stop = new AbortController();
     const reason = new Error('enough');
-    const slow = { ...model, topKRows: async () => (stop.abort(reason), { ids: Int32Array.of(0, 1), scores: Float32Array.of(1, 1) }) };
+    const slow = {
+      ...model,
+      topKRows: async () => (stop.abort(reason), { ids: Int32Array.of(0, 1), scores: Float32Array.of(1, 1) }),
+    };
     await expect(evaluate(slow, data, { k: 1, signal: stop.signal })).rejects.toBe(reason);
     await expect(evaluate(model, data, { k: 1, signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
   });

@@ -1,5 +1,5 @@
-import { CsrMatrix } from '../../lib/index.js';
 import { Ids } from '../../lib/data/ids.js';
+import { CsrMatrix } from '../../lib/index.js';
 import type { Scorer } from '../../lib/models/recommender.js';
 
 /** One map from item to value for each user. */

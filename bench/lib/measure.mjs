@@ -1,0 +1,64 @@
+// Times several contestants in turns, so that whatever else the machine does falls on all of them alike.
+import { LoopDelay } from './loop-delay.mjs';
+import { quantile } from './stats.mjs';
+
+/** A turn lasts at least this long: short calls are repeated within it. */
+const turnMs = 25;
+const callsPerTurn = 200;
+/** Calls shorter than this are preceded by an untimed one in each turn: another contestant has emptied the caches. */
+const warmBelowMs = 20;
+
+/**
+ * Runs every contestant in rounds, each taking a turn, until the first has been timed for `budgetMs` and at least
+ * `minRounds` rounds are done. A contestant is `{ name, run, watchLoop? }`; `run` is one call to time, or returns
+ * `{ ms: number[] }` when it has timed itself. Others stop taking turns once they have used twice the budget.
+ *
+ * @returns a Map from name to `{ samples, loopDelayMs }`: milliseconds of each call, and the p99 of the event-loop
+ * delay meanwhile, null when unwatched or too short to sample.
+ */
+export async function interleave(contestants, { budgetMs, minRounds = 3, maxRounds = 400 }) {
+  const [first] = contestants;
+  const states = new Map();
+  for (const c of contestants) {
+    states.set(c.name, { samples: [], usedMs: 0, turns: 0, delay: new LoopDelay(), typicalMs: await once(c) });
+  }
+  for (let round = 0; round < maxRounds; ++round) {
+    if (round >= minRounds && states.get(first.name).usedMs >= budgetMs) break;
+    for (const c of contestants) {
+      const state = states.get(c.name);
+      if (c !== first && state.turns > 0 && state.usedMs >= 2 * budgetMs) continue;
+      await turn(c, state);
+    }
+  }
+  return new Map(
+    contestants.map(({ name }) => {
+      const { samples, delay } = states.get(name);
+      return [name, { samples, loopDelayMs: quantile(delay.samples, 0.99) }];
+    }),
+  );
+}
+
+async function once(contestant) {
+  const start = performance.now();
+  await contestant.run();
+  return performance.now() - start;
+}
+
+async function turn(contestant, state) {
+  if (state.typicalMs < warmBelowMs) await contestant.run();
+  if (contestant.watchLoop) state.delay.start();
+  const begin = performance.now();
+  const fresh = [];
+  do {
+    const start = performance.now();
+    const pending = contestant.run();
+    const own = pending instanceof Promise ? await pending : pending;
+    const wall = performance.now() - start;
+    fresh.push(...(own?.ms ?? [wall]));
+  } while (performance.now() - begin < turnMs && fresh.length < callsPerTurn);
+  state.usedMs += performance.now() - begin;
+  state.delay.stop();
+  state.samples.push(...fresh);
+  state.typicalMs = quantile(fresh, 0.5);
+  state.turns++;
+}

@@ -6,7 +6,10 @@ import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { median } from './lib/stats.mjs';
 
-const { values, positionals } = parseArgs({ allowPositionals: true, options: { noise: { type: 'string', default: '10' } } });
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { noise: { type: 'string', default: '10' } },
+});
 if (positionals.length !== 2) {
   console.error('usage: npm run bench:compare -- BEFORE.json AFTER.json [--noise PERCENT]');
   process.exit(2);
@@ -15,7 +18,11 @@ const noise = Number(values.noise) / 100;
 if (!(noise >= 0)) throw new Error(`--noise: expected a percentage but received '${values.noise}'`);
 
 const keyOf = (row) => [row.case, row.size, row.backend, row.threads].join(' | ');
-const read = (file) => readFileSync(file, 'utf8').split('\n').filter(Boolean).map((line) => JSON.parse(line));
+const read = (file) =>
+  readFileSync(file, 'utf8')
+    .split('\n')
+    .filter(Boolean)
+    .map((line) => JSON.parse(line));
 const [before, after] = positionals.map((file) => new Map(read(file).map((row) => [keyOf(row), row])));
 
 /** How much slower the machine was in the second run, by the peers that both timed in this row; 1 without peers. */

@@ -3,7 +3,7 @@
 import { appendFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { isa, setThreads, threads } from '../dist/index.js';
 import { chart } from './lib/chart.mjs';
-import { floorMs, Limits } from './lib/limits.mjs';
+import { cacheMib, floorMs, Limits } from './lib/limits.mjs';
 import { machine } from './lib/machine.mjs';
 import { interleave } from './lib/measure.mjs';
 import { readOptions, usage } from './lib/options.mjs';
@@ -11,7 +11,9 @@ import { median, quantile, rounded } from './lib/stats.mjs';
 import { table } from './lib/table.mjs';
 
 async function loadCases(wanted) {
-  const files = readdirSync(new URL('./cases/', import.meta.url)).filter((f) => f.endsWith('.mjs')).sort();
+  const files = readdirSync(new URL('./cases/', import.meta.url))
+    .filter((f) => f.endsWith('.mjs'))
+    .sort();
   const cases = await Promise.all(files.map((f) => import(`./cases/${f}`)));
   const unknown = wanted.filter((name) => !cases.some((c) => c.name === name));
   if (unknown.length > 0)
@@ -32,6 +34,7 @@ async function runSize(benchCase, size, context, limits) {
     const work = { flops: benchCase.flops?.(size, state) ?? null, bytes: benchCase.bytes?.(size, state) ?? null };
     const limit = limits.take();
     const ms = median(samples);
+    const floor = floorMs(work, limit);
     const rate = (amount) => (amount === null ? null : rounded(amount / ms / 1e6));
     return {
       case: benchCase.name,
@@ -42,7 +45,7 @@ async function runSize(benchCase, size, context, limits) {
       p99_ms: rounded(quantile(samples, 0.99)),
       gflops: rate(work.flops),
       gbps: rate(work.bytes),
-      limit_share: work.flops === null && work.bytes === null ? null : rounded(floorMs(work, limit) / ms),
+      limit_share: floor === null ? null : rounded(floor / ms),
       loop_delay_p99_ms: rounded(loopDelayMs),
       peers: Object.fromEntries(peers.map((p) => [p.name, rounded(median(results.get(p.name).samples))])),
     };
@@ -76,7 +79,12 @@ async function main() {
       }
     },
   };
-  const about = machine({ threads: threads(), peers: versions, command: ['npm run bench --', ...process.argv.slice(2)].join(' ') });
+  const about = machine({
+    threads: threads(),
+    cacheMib,
+    peers: versions,
+    command: ['npm run bench --', ...process.argv.slice(2)].join(' '),
+  });
   const limits = new Limits(options.quick ? 2 ** 26 : 2 ** 28);
   if (options.json) writeFileSync(options.json, '');
   const rows = [];

@@ -1,12 +1,20 @@
-// Exact top-k by inner product through FlatIndex.search.
-import { FlatIndex } from '../../dist/index.js';
+// Exact top-k by inner product.
+import { tensor } from '../../dist/index.js';
+import { native } from '../../dist/native.js';
 import { gaussians } from '../data/random.mjs';
 import { checkIds } from '../lib/check-topk.mjs';
 import { topkPeers } from '../peers/topk.mjs';
 
 export const name = 'topk';
 
-const size = (n, d, q, k, quick = false) => ({ label: `${n >= 1e6 ? `${n / 1e6}M` : `${n / 1e3}k`}x${d} q=${q} k=${k}`, n, d, q, k, quick });
+const size = (n, d, q, k, quick = false) => ({
+  label: `${n >= 1e6 ? `${n / 1e6}M` : `${n / 1e3}k`}x${d} q=${q} k=${k}`,
+  n,
+  d,
+  q,
+  k,
+  quick,
+});
 
 export const sizes = [
   ...[1, 16, 256, 4096].map((q) => size(1_000_000, 64, q, 10)),
@@ -27,7 +35,7 @@ async function itemsFor({ n, d }, context) {
   if (made?.n === n && made.d === d) return made;
   for (const peer of made?.peers ?? []) await peer.close?.();
   const items = gaussians(n * d, 1);
-  made = { n, d, items, index: await FlatIndex.from(items, { dimensions: d }), peers: [] };
+  made = { n, d, items, index: tensor(items, { shape: [n, d] }), peers: [] };
   if (!context.peers) return made;
   for (const [peerName, open] of Object.entries(topkPeers)) {
     const peer = await context.open(peerName, () => open({ items, n, d, threads: context.threads }));
@@ -41,7 +49,11 @@ export async function setup(size, context) {
   return { items, index, opened: peers, queries: gaussians(size.q * size.d, 2) };
 }
 
-export const run = ({ index, queries }, { k }) => index.search(queries, { k });
+export async function run({ index, queries }, { q, d, k }) {
+  const batch = native.tensorFrom(queries, 'float32', [q, d]);
+  const { ids, scores } = await native.topk(undefined, batch, index.handle, undefined, k, 'innerProduct', {});
+  return { ids: native.readSync(ids), scores: native.readSync(scores) };
+}
 
 export async function verify(state, size) {
   const { ids, scores } = await run(state, size);

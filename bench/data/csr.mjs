@@ -6,8 +6,26 @@ import { permutation, random } from './random.mjs';
 
 export const shapes = {
   //        size of the public set                              log-normal, clipped          p(rank) ~ (rank + shift)^-exponent
-  gowalla: { users: 29_858, items: 40_981, nnz: 1_027_370, sigma: 0.85, least: 8, most: 1_500, shift: 50, exponent: 0.85 },
-  ml20m: { users: 138_493, items: 26_744, nnz: 20_000_263, sigma: 1.22, least: 20, most: 9_000, shift: 30, exponent: 1.15 },
+  gowalla: {
+    users: 29_858,
+    items: 40_981,
+    nnz: 1_027_370,
+    sigma: 0.85,
+    least: 8,
+    most: 1_500,
+    shift: 50,
+    exponent: 0.85,
+  },
+  ml20m: {
+    users: 138_493,
+    items: 26_744,
+    nnz: 20_000_263,
+    sigma: 1.22,
+    least: 20,
+    most: 9_000,
+    shift: 30,
+    exponent: 1.15,
+  },
   tiny: { users: 600, items: 500, nnz: 12_000, sigma: 0.85, least: 4, most: 200, shift: 20, exponent: 0.85 },
 };
 
@@ -41,7 +59,10 @@ function makeOnce(name, folder) {
   mkdirSync(partial, { recursive: true });
   writeFileSync(`${partial}/indptr.i32`, indptr);
   writeFileSync(`${partial}/indices.i32`, indices);
-  writeFileSync(`${partial}/meta.json`, JSON.stringify({ users: shape.users, items: shape.items, nnz: shape.nnz, seed: 42 }));
+  writeFileSync(
+    `${partial}/meta.json`,
+    JSON.stringify({ users: shape.users, items: shape.items, nnz: shape.nnz, seed: 42 }),
+  );
   renameSync(partial, folder);
 }
 
@@ -62,7 +83,8 @@ function degrees({ users, nnz, sigma, least, most }, seed) {
   });
   const clip = (x) => Math.min(Math.max(x, least), most);
   const total = (scale) => raw.reduce((sum, x) => sum + clip(x * scale), 0);
-  let low = 0, high = nnz;
+  let low = 0,
+    high = nnz;
   for (let i = 0; i < 100; ++i) {
     const middle = (low + high) / 2;
     if (total(middle) < nnz) low = middle;

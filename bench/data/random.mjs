@@ -2,7 +2,10 @@
 
 /** sfc32 (Chris Doty-Humphrey): passes PractRand, and 32-bit steps suit JavaScript. */
 export function random(seed) {
-  let a = seed | 0, b = 0x9e3779b9 | 0, c = 0x243f6a88 | 0, counter = 1;
+  let a = seed | 0,
+    b = 0x9e3779b9 | 0,
+    c = 0x243f6a88 | 0,
+    counter = 1;
   const bits = () => {
     const t = (((a + b) | 0) + counter) | 0;
     counter = (counter + 1) | 0;

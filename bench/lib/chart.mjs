@@ -1,8 +1,15 @@
 // One line for each row on a logarithmic axis of milliseconds: the floor that the measured limits allow, topknot, peers.
 import { milliseconds } from './table.mjs';
 
-const width = 1100, rowHeight = 24, left = 330, right = 150, top = 84;
-const ink = '#1b1f24', quiet = '#6b7280', grid = '#e5e7eb', ours = '#0f62fe';
+const width = 1100,
+  rowHeight = 24,
+  left = 330,
+  right = 150,
+  top = 84;
+const ink = '#1b1f24',
+  quiet = '#6b7280',
+  grid = '#e5e7eb',
+  ours = '#0f62fe';
 const peerColours = ['#d9480f', '#2b8a3e', '#862e9c', '#b08800', '#0b7285', '#c2255c', '#5c5f66'];
 
 const escape = (text) => String(text).replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
@@ -24,7 +31,8 @@ export function chart(rows, about) {
   const names = [...new Set(rows.flatMap((r) => Object.keys(r.peers)))];
   const colourOf = new Map(names.map((name, i) => [name, peerColours[i % peerColours.length]]));
   const times = rows.flatMap((r) => [r.median_ms, floorOf(r), ...Object.values(r.peers)]).filter((ms) => ms > 0);
-  const low = Math.floor(Math.log10(Math.min(...times))), high = Math.ceil(Math.log10(Math.max(...times)) + 1e-9);
+  const low = Math.floor(Math.log10(Math.min(...times))),
+    high = Math.ceil(Math.log10(Math.max(...times)) + 1e-9);
   const scale = (ms) => left + ((Math.log10(ms) - low) / Math.max(1, high - low)) * (width - left - right);
   const lines = layout(rows);
   const bottom = top + lines.length * rowHeight;
@@ -35,7 +43,12 @@ export function chart(rows, about) {
     legend(colourOf),
     ...decades.flatMap((ms) => [
       `<line x1="${scale(ms).toFixed(1)}" y1="${top}" x2="${scale(ms).toFixed(1)}" y2="${bottom}" stroke="${grid}"/>`,
-      text(scale(ms), bottom + 16, `${ms >= 1000 ? `${ms / 1000} s` : ms >= 1 ? `${ms} ms` : `${Number((ms * 1000).toPrecision(1))} µs`}`, { anchor: 'middle', colour: quiet }),
+      text(
+        scale(ms),
+        bottom + 16,
+        `${ms >= 1000 ? `${ms / 1000} s` : ms >= 1 ? `${ms} ms` : `${Number((ms * 1000).toPrecision(1))} µs`}`,
+        { anchor: 'middle', colour: quiet },
+      ),
     ]),
     ...lines.flatMap((line, i) => drawLine(line, top + (i + 0.5) * rowHeight, scale, colourOf)),
   ];
@@ -69,7 +82,9 @@ function drawLine({ title, row }, y, scale, colourOf) {
 const floorOf = (row) => (row.limit_share ? row.limit_share * row.median_ms : null);
 
 function caption({ cpu, threads, isa, node, commit, date }) {
-  return [cpu, `${threads} threads`, isa, `Node ${node}`, commit?.slice(0, 8), date.slice(0, 10)].filter(Boolean).join(' · ');
+  return [cpu, `${threads} threads`, isa, `Node ${node}`, commit?.slice(0, 8), date.slice(0, 10)]
+    .filter(Boolean)
+    .join(' · ');
 }
 
 function legend(colourOf) {

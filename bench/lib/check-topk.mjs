@@ -13,7 +13,8 @@ export function checkIds({ items, queries, n, d, q, k }, ids, scores) {
     const exact = new Float64Array(n);
     let magnitude = 0;
     for (let i = 0; i < n; ++i) {
-      let sum = 0, absolute = 0;
+      let sum = 0,
+        absolute = 0;
       for (let j = 0; j < d; ++j) {
         const product = items[i * d + j] * vector[j];
         sum += product;
@@ -27,7 +28,8 @@ export function checkIds({ items, queries, n, d, q, k }, ids, scores) {
     const found = ids.subarray(query * k, (query + 1) * k);
     if (new Set(found).size !== k) throw new Error(`query ${query}: ids repeat: ${found}`);
     found.forEach((id, rank) => {
-      if (!(exact[id] >= worst - tolerance)) throw new Error(`query ${query}: item ${id} scores ${exact[id]}, below ${worst}`);
+      if (!(exact[id] >= worst - tolerance))
+        throw new Error(`query ${query}: item ${id} scores ${exact[id]}, below ${worst}`);
       if (scores && !(Math.abs(scores[query * k + rank] - exact[id]) <= tolerance))
         throw new Error(`query ${query}: item ${id} scores ${exact[id]} but ${scores[query * k + rank]} was returned`);
     });

@@ -1,5 +1,6 @@
 // The two limits that every case is compared with: reading memory and multiply-adds, measured by the addon on the same
 // pool, threads and instruction set as the kernels (native/cpu/kernels/limits.cpp).
+import { readFileSync } from 'node:fs';
 import { native } from '../../dist/native.js';
 import { median } from './stats.mjs';
 
@@ -16,7 +17,10 @@ export class Limits {
   /** Contestants for interleave(): each measures one pass and keeps the rate. */
   contestants() {
     return [
-      { name: 'limit: read', run: () => this.#sample(this.#read, () => native.measureRead(undefined, this.#buffer, 1)) },
+      {
+        name: 'limit: read',
+        run: () => this.#sample(this.#read, () => native.measureRead(undefined, this.#buffer, 1)),
+      },
       { name: 'limit: fma', run: () => this.#sample(this.#fma, () => native.measureFma(undefined, 1)) },
     ];
   }
@@ -34,7 +38,22 @@ export class Limits {
   }
 }
 
-/** The least milliseconds that `flops` operations and `bytes` of memory traffic take at the measured limits. */
+/** Bytes of the last-level cache; where the system does not tell, what server processors have at least. */
+const cacheBytes = (() => {
+  try {
+    return 1024 * Number.parseInt(readFileSync('/sys/devices/system/cpu/cpu0/cache/index3/size', 'utf8'), 10);
+  } catch {
+    return 2 ** 25;
+  }
+})();
+
+/**
+ * The least milliseconds that `flops` operations and `bytes` of memory traffic take at the measured limits, or null for
+ * neither. Data that fits in the cache may never come from memory, so only its operations count.
+ */
 export function floorMs({ flops, bytes }, limits) {
-  return Math.max(flops / limits.fmaGflops, bytes / limits.readGbps) / 1e6;
+  const fromMemory = bytes > cacheBytes ? bytes / limits.readGbps : 0;
+  return Math.max((flops ?? 0) / limits.fmaGflops, fromMemory) / 1e6 || null;
 }
+
+export const cacheMib = cacheBytes / 2 ** 20;

@@ -14,7 +14,7 @@ function git(...args) {
   }
 }
 
-export function machine({ threads, peers, command }) {
+export function machine({ threads, cacheMib, peers, command }) {
   const changed = git('status', '--porcelain', '--untracked-files=no', '--', '.', ':!bench/results');
   return {
     date: new Date().toISOString(),
@@ -22,6 +22,7 @@ export function machine({ threads, peers, command }) {
     host: hostname(),
     cpu: cpus()[0]?.model,
     cores: cpus().length,
+    last_level_cache_mib: cacheMib,
     memory_gib: Math.round(totalmem() / 2 ** 30),
     load_at_start: loadavg()[0],
     platform: `${process.platform}-${process.arch}`,

@@ -8,7 +8,14 @@ const columns = [
   ['GB/s', (r) => fixed(r.gbps, 1)],
   ['of limit', (r) => (r.limit_share === null ? '' : `${Math.round(100 * r.limit_share)}%`)],
   ['loop p99', (r) => milliseconds(r.loop_delay_p99_ms)],
-  ['peers (ms, times ours)', (r) => Object.entries(r.peers).map(([name, ms]) => versus(name, ms, r.median_ms)).join(', '), 'left'],
+  [
+    'peers (ms, times ours)',
+    (r) =>
+      Object.entries(r.peers)
+        .map(([name, ms]) => versus(name, ms, r.median_ms))
+        .join(', '),
+    'left',
+  ],
 ];
 
 const fixed = (x, digits) => (x === null ? '' : x.toFixed(digits));
@@ -24,6 +31,9 @@ export function table(rows) {
   const cells = [columns.map(([title]) => title), ...rows.map((r) => columns.map(([, cell]) => cell(r)))];
   const widths = columns.map((_, i) => Math.max(...cells.map((line) => line[i].length)));
   const text = (line) =>
-    line.map((cell, i) => (columns[i][2] === 'left' ? cell.padEnd(widths[i]) : cell.padStart(widths[i]))).join('  ').trimEnd();
+    line
+      .map((cell, i) => (columns[i][2] === 'left' ? cell.padEnd(widths[i]) : cell.padStart(widths[i])))
+      .join('  ')
+      .trimEnd();
   return cells.map(text).join('\n');
 }

@@ -13,7 +13,8 @@ function bytes(field, ...parts) {
   return Buffer.concat([varint((field << 3) | 2), varint(body.length), body]);
 }
 
-const float32 = 1, int64 = 7;
+const float32 = 1,
+  int64 = 7;
 /** ValueInfoProto; a dimension is a number or the name of an unknown one. */
 function value(name, type, dims) {
   const shape = dims.map((d) => bytes(1, typeof d === 'number' ? number(1, d) : bytes(2, d)));
@@ -36,6 +37,7 @@ export function topkModel() {
     bytes(12, value('scores', float32, ['q', 'kept'])),
     bytes(12, value('ids', int64, ['q', 'kept'])),
   );
-  const irVersion = 9, opset = 18;
+  const irVersion = 9,
+    opset = 18;
   return Buffer.concat([number(1, irVersion), graph, bytes(8, number(2, opset))]);
 }

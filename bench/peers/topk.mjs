@@ -9,13 +9,20 @@ const batchFits = ({ q, n }) => q * n <= 5e8;
 
 async function onnxruntime({ items, n, d, threads }) {
   const { module: ort, version } = find('onnxruntime-node');
-  const session = await ort.InferenceSession.create(topkModel(), { intraOpNumThreads: threads, executionProviders: ['cpu'] });
+  const session = await ort.InferenceSession.create(topkModel(), {
+    intraOpNumThreads: threads,
+    executionProviders: ['cpu'],
+  });
   const transposed = new Float32Array(items.length);
   for (let i = 0; i < n; ++i) for (let j = 0; j < d; ++j) transposed[j * n + i] = items[i * d + j];
   const columns = new ort.Tensor('float32', transposed, [d, n]);
   const search = async (queries, count, k) => {
     const kTensor = new ort.Tensor('int64', BigInt64Array.of(BigInt(k)), [1]);
-    const out = await session.run({ queries: new ort.Tensor('float32', queries, [count, d]), items: columns, k: kTensor });
+    const out = await session.run({
+      queries: new ort.Tensor('float32', queries, [count, d]),
+      items: columns,
+      k: kTensor,
+    });
     return out.ids.data;
   };
   return { version, limit: batchFits, search, close: () => session.release() };
@@ -42,7 +49,12 @@ async function tfjsWasm({ items, n, d }) {
     ids.dispose();
     return data;
   };
-  return { version, limit: ({ q, n: rows, d: width }) => q * rows * width <= 1.1e9, search, close: () => matrix.dispose() };
+  return {
+    version,
+    limit: ({ q, n: rows, d: width }) => q * rows * width <= 1.1e9,
+    search,
+    close: () => matrix.dispose(),
+  };
 }
 
 function hnswlibBruteForce({ items, n, d }) {
@@ -53,7 +65,10 @@ function hnswlibBruteForce({ items, n, d }) {
   const search = (queries, count, k) =>
     Array.from({ length: count }, (_, q) => {
       const { neighbors, distances } = index.searchKnn(Array.from(queries.subarray(q * d, (q + 1) * d)), k);
-      return neighbors.map((id, j) => [distances[j], id]).sort((x, y) => x[0] - y[0]).map(([, id]) => id);
+      return neighbors
+        .map((id, j) => [distances[j], id])
+        .sort((x, y) => x[0] - y[0])
+        .map(([, id]) => id);
     }).flat();
   return { version, limit: ({ q, n: rows, d: width }) => rows <= 2e5 && q * rows * width <= 1e9, search };
 }
@@ -63,7 +78,8 @@ function javascript({ items, n, d }) {
   const one = (query, k, ids) => {
     const best = new Float32Array(k).fill(Number.NEGATIVE_INFINITY);
     for (let i = 0, at = 0; i < n; ++i, at += d) {
-      let even = 0, odd = 0;
+      let even = 0,
+        odd = 0;
       for (let j = 0; j < d; j += 2) {
         even += items[at + j] * query[j];
         odd += items[at + j + 1] * query[j + 1];

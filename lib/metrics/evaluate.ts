@@ -5,7 +5,7 @@ import { type JobOptions, type Progress, runJob } from '../job.js';
 import type { Scorer } from '../models/recommender.js';
 import { native } from '../native.js';
 import { inSlices } from '../slices.js';
-import { Tensor, tensor } from '../tensor.js';
+import { Tensor } from '../tensor.js';
 import { catalogueMetrics, listMetrics, type Metric, wholeMetrics } from './metrics.js';
 import { blockSize, checkProtocol, type Protocol, type Ranking, rankBlock, type Ties } from './protocols.js';
 

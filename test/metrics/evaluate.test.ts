@@ -4,6 +4,8 @@ import { type Evaluation, evaluate, type Metric, setThreads, tensor, threads } f
 import * as reference from '../reference/metrics.js';
 import { matrix, order, type Rows, scorer } from './fake.js';
 
+const { precision, recall, f1, hitRate, ndcg, map, mrr } = reference;
+const formulas = { precision, recall, f1, hitRate, ndcg, map, mrr };
 const listNames = ['precision', 'recall', 'f1', 'hitRate', 'ndcg', 'map', 'mrr'] as const;
 const every: Metric[] = [...listNames, 'auc', 'rmse', 'mae', 'coverage', 'gini', 'novelty', 'diversity'];
 
@@ -38,13 +40,24 @@ function close(actual: number | undefined, wanted: number, what: string) {
   else expect(Math.abs((actual ?? Number.NaN) - wanted), `${what}: ${actual} for ${wanted}`).toBeLessThan(1e-12);
 }
 
-function checkLists(found: Evaluation, k: number[], lists: number[][], test: Rows, gain = reference.gains.binary) {
+function closeAll(actual: Float64Array, wanted: number[], what: string) {
+  expect(actual.length, what).toBe(wanted.length);
+  for (const [j, w] of wanted.entries()) close(actual[j], w, `${what} ${j}`);
+}
+
+function checkLists(
+  found: Evaluation,
+  k: number[],
+  lists: number[][],
+  test: Rows,
+  gain: reference.Gain = reference.gains.binary,
+) {
   const users = test.flatMap((t, u) => (t.size ? [u] : []));
   for (const name of listNames) {
     for (const cut of k) {
-      const wanted = users.map((u, j) => reference[name](lists[j]!, test[u]!, cut, gain));
+      const wanted = users.map((u, j) => formulas[name](lists[j]!, test[u]!, cut, gain));
       close(found.values[`${name}@${cut}`], reference.mean(wanted), `${name}@${cut}`);
-      if (found.perUser) wanted.forEach((w, j) => close(found.perUser!.values[`${name}@${cut}`]![j], w, name));
+      if (found.perUser) closeAll(found.perUser.values[`${name}@${cut}`]!, wanted, name);
     }
   }
 }
@@ -76,16 +89,14 @@ describe('evaluate', () => {
         }
         const auc = users.map((u, j) => reference.auc(lists[j]!, (i) => p.scores[u]![i]!, testRows[u]!));
         close(found.values.auc, reference.mean(auc), 'auc');
-        auc.forEach((a, j) => close(found.perUser!.values.auc![j], a, 'auc of a user'));
+        closeAll(found.perUser!.values.auc!, auc, 'auc of a user');
         const errors = users.map((u) => [...testRows[u]!].map(([i, v]) => p.scores[u]![i]! - v));
         const mae = (e: number[]) => reference.mean(e.map(Math.abs));
         const rmse = (e: number[]) => Math.sqrt(reference.mean(e.map((x) => x * x)));
         close(found.values.mae, mae(errors.flat()), 'mae');
         close(found.values.rmse, rmse(errors.flat()), 'rmse');
-        errors.forEach((e, j) => {
-          close(found.perUser!.values.mae![j], mae(e), 'mae of a user');
-          close(found.perUser!.values.rmse![j], rmse(e), 'rmse of a user');
-        });
+        closeAll(found.perUser!.values.mae!, errors.map(mae), 'mae of a user');
+        closeAll(found.perUser!.values.rmse!, errors.map(rmse), 'rmse of a user');
       }),
     ));
 
@@ -157,7 +168,7 @@ describe('evaluate', () => {
       const spy = {
         ...model,
         scorePairs: (u: Int32Array, i: Int32Array) => {
-          u.forEach((user, j) => asked[user]!.push(i[j]!));
+          for (const [j, user] of u.entries()) asked[user]!.push(i[j]!);
           return model.scorePairs(u, i);
         },
       };
@@ -173,7 +184,8 @@ describe('evaluate', () => {
     }
     expect([counts[0], counts[19], counts[7]]).toEqual([0, 0, users]);
     // 400 draws of 5 among 17: 118 expected, standard deviation 9
-    counts.forEach((c, i) => [0, 7, 19].includes(i) || expect(Math.abs(c - 117.6), `item ${i}`).toBeLessThan(45));
+    for (const [i, c] of counts.entries())
+      if (![0, 7, 19].includes(i)) expect(Math.abs(c - 117.6), `item ${i}`).toBeLessThan(45);
     expect(await draw(3)).toEqual(first);
     expect(await draw(4)).not.toEqual(first);
   });
@@ -185,7 +197,16 @@ describe('evaluate', () => {
       [0, 0, 0, 0, 0],
     ]);
     const train = await matrix([new Map([[4, 1]]), new Map([[0, 1]])], 5);
-    const test = await matrix([new Map([[1, 5], [3, 7]]), new Map()], 5); // biome-ignore format: one line each
+    const test = await matrix(
+      [
+        new Map([
+          [1, 5],
+          [3, 7],
+        ]),
+        new Map(),
+      ],
+      5,
+    );
     const found = await evaluate(model, { train, test }, { metrics: every.slice(0, 12), k: [2, 5] });
     expect(found).toMatchObject({ users: 1, skipped: 1 });
     expect(found.perUser).toBeUndefined();
@@ -332,7 +353,10 @@ describe('evaluate refuses', async () => {
     const reason = new Error('enough');
     const slow = {
       ...model,
-      topKRows: async () => (stop.abort(reason), { ids: Int32Array.of(0, 1), scores: Float32Array.of(1, 1) }),
+      topKRows: async () => {
+        stop.abort(reason);
+        return { ids: Int32Array.of(0, 1), scores: Float32Array.of(1, 1) };
+      },
     };
     await expect(evaluate(slow, data, { k: 1, signal: stop.signal })).rejects.toBe(reason);
     await expect(evaluate(model, data, { k: 1, signal: AbortSignal.abort(reason) })).rejects.toBe(reason);

@@ -83,13 +83,14 @@ struct GramArgs {
 
 /// One half-sweep of implicit ALS: for each row u solves
 ///   (gram + Σ_i w_ui y_i y_iᵀ + λ_u I) x_u = Σ_i (w_ui + bonus) y_i     over the row's entries i,
-/// with y = fixed, λ_u = reg + regPerEntry * n_u. Rows without entries become zero.
+/// with y = fixed. Rows without entries become zero; a system that is not positive definite is ERR_VALUE.
 /// Hu, Koren, Volinsky 2008 (bonus 1); Rendle et al. 2022, "Revisiting the performance of iALS" (bonus 0).
 struct AlsArgs {
   CsrView rows;       // values: w_ui
   MatrixView fixed;   // [rows.cols, f]
   const float* gram;  // [f, f], already scaled by the unobserved weight
-  float reg, regPerEntry, bonus;
+  const float* reg;   // [rows] λ_u
+  float bonus;
   int32_t steps;  // conjugate gradient steps; unused by Cholesky
   float* out;     // [rows, f]; conjugate gradient starts from what it holds
 };

@@ -1,0 +1,261 @@
+#include "models/als.h"
+
+#include <Eigen/Cholesky>
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include "backend/registry.h"
+#include "core/random.h"
+
+namespace topknot {
+namespace {
+
+void checkNumber(double value, double least, const char* name) {
+  require(std::isfinite(value) && value >= least && value <= 1e30, ErrorCode::range, name,
+          ": expected a finite number of at least ", least, " but received ", value);
+}
+
+void checkOptions(const AlsOptions& o) {
+  require(o.factors >= 1 && o.factors <= 4096, ErrorCode::range, "factors: expected 1 to 4096 but received ",
+          o.factors);
+  require(o.cgSteps >= 1 && o.cgSteps <= 10000, ErrorCode::range, "cgSteps: expected 1 to 10000 but received ",
+          o.cgSteps);
+  require(o.iterations >= 0, ErrorCode::range, "iterations: expected 0 or more but received ", o.iterations);
+  checkNumber(o.unobservedWeight, 0, "unobservedWeight");
+  checkNumber(o.alpha, 0, "alpha");
+  checkNumber(o.regularization, 0, "regularization");
+  checkNumber(o.regularizationExponent, 0, "regularizationExponent");
+  checkNumber(o.initStd, 0, "initStd");
+}
+
+void checkFactors(const Tensor& t, const char* name, int64_t rows, int64_t factors) {
+  expect(t, name, DType::float32, 2);
+  require(t.rows() == rows && t.cols() == factors, ErrorCode::shape, name, ": expected shape [", rows, ", ", factors,
+          "] but received ", text(t.shape));
+}
+
+/// Kernels trust ids and weights, so all are read once.
+void checkEntries(Job& job, const Csr& m, const char* name) {
+  expectCsr(m, name);
+  const CsrView v = m.view();
+  require(v.indptr[0] == 0, ErrorCode::value, name, ".indptr: expected to start at 0 but received ", v.indptr[0]);
+  for (int64_t u = 0; u < v.rows; ++u) {
+    require(v.indptr[u] <= v.indptr[u + 1], ErrorCode::value, name, ".indptr: expected rising values but row ", u,
+            " goes from ", v.indptr[u], " to ", v.indptr[u + 1]);
+  }
+  parallelFor(m.nnz(), 1 << 16, job.exec(), [&](int64_t begin, int64_t end, int) {
+    for (int64_t e = begin; e < end; ++e) {
+      require(v.indices[e] >= 0 && v.indices[e] < v.cols, ErrorCode::range, name, ".indices: expected ids in 0 to ",
+              v.cols - 1, " but entry ", e, " is ", v.indices[e]);
+      require(std::isfinite(v.values[e]), ErrorCode::value, name, ".values: expected finite weights but entry ", e,
+              " is ", v.values[e]);
+    }
+  });
+  job.checkCancelled();
+}
+
+MatrixView view(const Tensor& t) { return {t.data<float>(), t.rows(), t.cols()}; }
+
+/// The matrix with weights alpha * value.
+Csr weighted(Csr m, double alpha) {
+  if (alpha == 1) return m;
+  const Tensor values = Tensor::host<float>({m.nnz()});
+  for (int64_t e = 0; e < m.nnz(); ++e) {
+    values.data<float>()[e] = static_cast<float>(alpha * static_cast<double>(m.values.data<float>()[e]));
+  }
+  m.values = values;
+  return m;
+}
+
+/// λ of every row.
+std::vector<float> lambdas(const Csr& rows, int64_t others, const AlsOptions& o) {
+  std::vector<float> out(static_cast<size_t>(rows.rows()), static_cast<float>(o.regularization));
+  if (o.regularizationForm == AlsRegularization::constant) return out;
+  const int64_t* indptr = rows.indptr.data<int64_t>();
+  for (size_t u = 0; u < out.size(); ++u) {
+    const double size =
+        static_cast<double>(indptr[u + 1] - indptr[u]) + o.unobservedWeight * static_cast<double>(others);
+    out[u] = static_cast<float>(o.regularization * std::pow(size, o.regularizationExponent));
+  }
+  return out;
+}
+
+float bonus(const AlsOptions& o) {
+  return o.objective == AlsObjective::hkv ? static_cast<float>(o.unobservedWeight) : 0.0f;
+}
+
+Tensor gramOf(Job& job, const Tensor& factors, float scale = 1) {
+  const Tensor out = Tensor::host<float>({factors.cols(), factors.cols()});
+  run(backendOf(factors.device()), &Backend::gram, "gram", job.exec(),
+      GramArgs{view(factors), scale, out.data<float>()});
+  job.checkCancelled();
+  return out;
+}
+
+Tensor scaled(const Tensor& gram, double weight) {
+  const Tensor out = Tensor::host<float>(gram.shape);
+  for (int64_t i = 0; i < gram.count(); ++i) {
+    out.data<float>()[i] = static_cast<float>(weight * static_cast<double>(gram.data<float>()[i]));
+  }
+  return out;
+}
+
+/// Solves all rows into `out`, which conjugate gradients start from.
+void solve(Job& job, const Csr& rows, const std::vector<float>& reg, const Tensor& fixed, const Tensor& gram,
+           const AlsOptions& o, const Tensor& out) {
+  const Tensor weightedGram = scaled(gram, o.unobservedWeight);
+  const AlsArgs args{rows.view(),      view(fixed), weightedGram.data<float>(),
+                     reg.data(),       bonus(o),    static_cast<int32_t>(o.cgSteps),
+                     out.data<float>()};
+  const Backend& backend = backendOf(fixed.device());
+  if (o.solver == AlsSolver::cholesky) {
+    run(backend, &Backend::alsCholesky, "alsCholesky", job.exec(), args);
+  } else {
+    run(backend, &Backend::alsCg, "alsCg", job.exec(), args);
+  }
+  job.checkCancelled();
+}
+
+/// N(0, std²), each row keyed by (seed, first + row).
+Tensor randomFactors(Job& job, int64_t rows, int64_t factors, double std, int64_t seed, uint64_t first) {
+  const Tensor out = Tensor::host<float>({rows, factors});
+  parallelFor(rows, 256, job.exec(), [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; ++r) {
+      Random random(static_cast<uint64_t>(seed), first + static_cast<uint64_t>(r));
+      for (int64_t k = 0; k < factors; ++k) {
+        out.data<float>()[r * factors + k] = static_cast<float>(std * random.normal());
+      }
+    }
+  });
+  job.checkCancelled();
+  return out;
+}
+
+Tensor copyOf(const Tensor& t) {
+  const Tensor out = Tensor::host(t.dtype, t.shape);
+  std::copy_n(t.data<float>(), t.count(), out.data<float>());
+  return out;
+}
+
+/// Σ_u λ_u |x_u|².
+double penalty(const Tensor& factors, const std::vector<float>& reg) {
+  double sum = 0;
+  for (int64_t u = 0; u < factors.rows(); ++u) {
+    double squares = 0;
+    for (const float x :
+         factors.span<float>().subspan(static_cast<size_t>(u * factors.cols()), static_cast<size_t>(factors.cols()))) {
+      squares += static_cast<double>(x) * static_cast<double>(x);
+    }
+    sum += squares * static_cast<double>(reg[static_cast<size_t>(u)]);
+  }
+  return sum;
+}
+
+}  // namespace
+
+namespace ops {
+
+AlsFactors alsFit(Job& job, Csr users, Csr items, std::optional<Tensor> userFactors, std::optional<Tensor> itemFactors,
+                  AlsOptions o) {
+  checkOptions(o);
+  checkEntries(job, users, "users");
+  checkEntries(job, items, "items");
+  require(users.rows() > 0 && users.cols > 0, ErrorCode::shape,
+          "users: expected at least one row and one column but received [", users.rows(), ", ", users.cols, "]");
+  require(items.rows() == users.cols && items.cols == users.rows() && items.nnz() == users.nnz(), ErrorCode::shape,
+          "items: expected the transpose of users, [", users.cols, ", ", users.rows(), "] with ", users.nnz(),
+          " entries, but received [", items.rows(), ", ", items.cols, "] with ", items.nnz());
+  if (userFactors) checkFactors(*userFactors, "userFactors", users.rows(), o.factors);
+  if (itemFactors) checkFactors(*itemFactors, "itemFactors", items.rows(), o.factors);
+
+  users = weighted(users, o.alpha);
+  items = weighted(items, o.alpha);
+  const std::vector<float> userReg = lambdas(users, items.rows(), o), itemReg = lambdas(items, users.rows(), o);
+  const double std = o.initStd / std::sqrt(static_cast<double>(o.factors));
+  constexpr uint64_t userRows = uint64_t{1} << 40;  // keys of users, beyond those of items
+  AlsFactors out;
+  out.userFactors =
+      userFactors ? copyOf(*userFactors) : randomFactors(job, users.rows(), o.factors, std, o.seed, userRows);
+  out.itemFactors = itemFactors ? copyOf(*itemFactors) : randomFactors(job, items.rows(), o.factors, std, o.seed, 0);
+
+  Progress progress{0, static_cast<double>(o.iterations), std::numeric_limits<double>::quiet_NaN()};
+  job.progress(progress);
+  Tensor itemGram = gramOf(job, out.itemFactors);
+  for (int64_t iteration = 0; iteration < o.iterations; ++iteration) {
+    solve(job, users, userReg, out.itemFactors, itemGram, o, out.userFactors);
+    progress.done += 0.5;
+    job.progress(progress);
+    solve(job, items, itemReg, out.userFactors, gramOf(job, out.userFactors), o, out.itemFactors);
+    itemGram = gramOf(job, out.itemFactors);
+    if (o.computeLoss) {
+      double loss = 0;
+      run(backendOf(out.userFactors.device()), &Backend::alsLoss, "alsLoss", job.exec(),
+          AlsLossArgs{users.view(), view(out.userFactors), view(out.itemFactors), itemGram.data<float>(),
+                      static_cast<float>(o.unobservedWeight), bonus(o), &loss});
+      job.checkCancelled();
+      progress.loss = loss + penalty(out.userFactors, userReg) + penalty(out.itemFactors, itemReg);
+      out.loss.push_back(progress.loss);
+    }
+    progress.done = static_cast<double>(iteration + 1);
+    job.progress(progress);
+  }
+  return out;
+}
+
+Tensor alsGram(Job& job, Tensor factors) {
+  expect(factors, "factors", DType::float32, 2);
+  return gramOf(job, factors);
+}
+
+Tensor alsSolve(Job& job, Csr rows, Tensor fixed, std::optional<Tensor> gram, std::optional<Tensor> start,
+                AlsOptions o) {
+  expect(fixed, "fixed", DType::float32, 2);
+  o.factors = fixed.cols();
+  checkOptions(o);
+  checkEntries(job, rows, "rows");
+  require(rows.cols == fixed.rows(), ErrorCode::shape, "rows: expected ", fixed.rows(),
+          " columns, one for each fixed factor, but received ", rows.cols);
+  if (gram) checkFactors(*gram, "gram", o.factors, o.factors);
+  if (start) checkFactors(*start, "start", rows.rows(), o.factors);
+  rows = weighted(rows, o.alpha);
+  const Tensor out = start ? copyOf(*start) : Tensor::host(DType::float32, {rows.rows(), o.factors}, true);
+  solve(job, rows, lambdas(rows, fixed.rows(), o), fixed, gram ? *gram : gramOf(job, fixed), o, out);
+  return out;
+}
+
+Tensor alsExplain(Job& job, Csr row, Tensor itemFactors, std::optional<Tensor> gram, int64_t target, AlsOptions o) {
+  expect(itemFactors, "itemFactors", DType::float32, 2);
+  const int64_t f = o.factors = itemFactors.cols();
+  checkOptions(o);
+  checkEntries(job, row, "row");
+  require(row.rows() == 1 && row.cols == itemFactors.rows(), ErrorCode::shape, "row: expected shape [1, ",
+          itemFactors.rows(), "] but received [", row.rows(), ", ", row.cols, "]");
+  require(target >= 0 && target < itemFactors.rows(), ErrorCode::range, "target: expected an item in 0 to ",
+          itemFactors.rows() - 1, " but received ", target);
+  if (gram) checkFactors(*gram, "gram", f, f);
+  using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  const Eigen::Map<const Matrix> items(itemFactors.data<float>(), itemFactors.rows(), f);
+  const Tensor g = gram ? *gram : gramOf(job, itemFactors);
+  const float lambda = lambdas(row, itemFactors.rows(), o)[0];
+  const CsrView v = row.view();
+  Eigen::MatrixXd a = o.unobservedWeight * Eigen::Map<const Matrix>(g.data<float>(), f, f).cast<double>();
+  a.diagonal().array() += static_cast<double>(lambda);
+  for (int64_t e = 0; e < row.nnz(); ++e) {
+    const Eigen::VectorXd y = items.row(v.indices[e]).cast<double>();
+    a.selfadjointView<Eigen::Lower>().rankUpdate(y, o.alpha * static_cast<double>(v.values[e]));
+  }
+  const Eigen::LLT<Eigen::MatrixXd, Eigen::Lower> factor(a);
+  require(factor.info() == Eigen::Success, ErrorCode::value, "ALS: the system of the row (", row.nnz(),
+          " entries, regularization ", lambda, ") is not positive definite: use a larger regularization");
+  const Eigen::VectorXd z = factor.solve(items.row(target).cast<double>().transpose());
+  const Tensor out = Tensor::host<float>({row.nnz()});
+  for (int64_t e = 0; e < row.nnz(); ++e) {
+    const double weight = o.alpha * static_cast<double>(v.values[e]) + static_cast<double>(bonus(o));
+    out.data<float>()[e] = static_cast<float>(weight * z.dot(items.row(v.indices[e]).cast<double>().transpose()));
+  }
+  return out;
+}
+
+}  // namespace ops
+}  // namespace topknot

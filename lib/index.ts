@@ -7,8 +7,23 @@ export type { DType, DTypeArrays, NumericArray } from './dtype.js';
 export { type ErrorCode, TopknotError } from './errors.js';
 export type { JobOptions, Progress } from './job.js';
 export { type MemoryUse, memory } from './memory.js';
-export { type Evaluation, type EvaluationMatrix, type EvaluateOptions, evaluate } from './metrics/evaluate.js';
+export { type EvaluateOptions, type Evaluation, type EvaluationMatrix, evaluate } from './metrics/evaluate.js';
 export type { Metric, Metrics } from './metrics/metrics.js';
 export type { Protocol, Ties } from './metrics/protocols.js';
+export type { SimilarOptions } from './models/factor-model.js';
+export type { History } from './models/history.js';
+export type { Fittable, Recommendation, RecommendOptions, Visitor } from './models/model.js';
+export { Popularity, type PopularityOptions } from './models/popularity.js';
+export { Random, type RandomOptions } from './models/random.js';
+export type { RowFilter, Scorer, TopKRows } from './models/recommender.js';
+export type { ItemFilter } from './ops/item-filter.js';
+export { type TopKOptions, type TopKTensors, topK, topKSync, type VectorMetric } from './ops/top-k.js';
 export { isa, isas, setThreads, threads, useIsa } from './runtime.js';
+export {
+  FlatIndex,
+  type FlatIndexOptions,
+  type SearchOptions,
+  type SearchResult,
+  type Vector,
+} from './search/flat-index.js';
 export { full, type NestedArray, scope, Tensor, type TensorOptions, tensor } from './tensor.js';

@@ -114,7 +114,8 @@ export function checkCleaning(options: CleaningOptions): void {
     expected('duplicates', "'sum', 'first', 'last', 'max' or 'refuse'", duplicates);
   for (const name of ['minUserCount', 'minItemCount'] as const) {
     const count = options[name];
-    if (count !== undefined && !(Number.isSafeInteger(count) && count >= 0)) expected(name, 'a whole number from 0', count);
+    if (count !== undefined && !(Number.isSafeInteger(count) && count >= 0))
+      expected(name, 'a whole number from 0', count);
   }
   for (const [name, ids] of Object.entries({ users, items }))
     if (ids !== undefined && !(ids instanceof Ids)) expected(name, 'the Ids of other interactions', ids);

@@ -5,7 +5,13 @@ import { Tensor } from '../tensor.js';
 
 const scratchLength = 1 << 16;
 
-const arrays = { int8: Int8Array, int32: Int32Array, int64: BigInt64Array, float32: Float32Array, float64: Float64Array };
+const arrays = {
+  int8: Int8Array,
+  int32: Int32Array,
+  int64: BigInt64Array,
+  float32: Float32Array,
+  float64: Float64Array,
+};
 type ColumnType = keyof typeof arrays;
 type Scratch<D extends ColumnType> = InstanceType<(typeof arrays)[D]>;
 

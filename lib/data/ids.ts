@@ -54,6 +54,11 @@ export class Ids<T extends Id = Id> {
     return this.#ids.length;
   }
 
+  /** Whether these are row numbers, as `range` makes them. */
+  get isRange(): boolean {
+    return false;
+  }
+
   /** What kind of value these ids are; undefined when there are none. */
   get type(): 'number' | 'bigint' | 'string' | undefined {
     return this.size > 0 ? (typeof this.at(0) as 'number' | 'bigint' | 'string') : undefined;
@@ -109,6 +114,10 @@ class RowNumbers extends Ids<number> {
 
   override get size(): number {
     return this.#count;
+  }
+
+  override get isRange(): boolean {
+    return true;
   }
 
   override at(row: number): number {

@@ -1,6 +1,13 @@
 import { CsrMatrix } from '../csr.js';
 import type { Tensor } from '../tensor.js';
-import { type CleaningOptions, type CleaningReport, type CleanTriplets, checkCleaning, clean, type TripletTensors } from './cleaning.js';
+import {
+  type CleaningOptions,
+  type CleaningReport,
+  type CleanTriplets,
+  checkCleaning,
+  clean,
+  type TripletTensors,
+} from './cleaning.js';
 import type { Id, Ids } from './ids.js';
 import { type ColumnNames, fromColumns, fromRows, type InteractionArrays } from './rows.js';
 
@@ -38,12 +45,7 @@ export class Interactions<U extends Id = Id, I extends Id = Id> implements Dispo
     this.users = parts.users;
     this.items = parts.items;
     this.report = parts.report;
-    ({
-      users: this.userRows,
-      items: this.itemRows,
-      values: this.values,
-      times: this.times,
-    } = parts.tensors);
+    ({ users: this.userRows, items: this.itemRows, values: this.values, times: this.times } = parts.tensors);
   }
 
   /**

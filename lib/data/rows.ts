@@ -138,7 +138,8 @@ export async function fromColumns<U extends Id, I extends Id>(
   arrays: InteractionArrays<U, I>,
   options: CleaningOptions<U, I>,
 ): Promise<RawTriplets<U, I>> {
-  if (typeof arrays !== 'object' || arrays === null) expected('arrays', 'an object { users, items, values?, times? }', arrays);
+  if (typeof arrays !== 'object' || arrays === null)
+    expected('arrays', 'an object { users, items, values?, times? }', arrays);
   const users = column('users', arrays.users);
   const items = column('items', arrays.items, users.length);
   const values = arrays.values && column('values', arrays.values, users.length);
@@ -164,6 +165,9 @@ function column<T>(name: string, array: ArrayLike<T>, length?: number): ArrayLik
     }
   } else if (!Array.isArray(array)) expected(name, 'an array or typed array', array);
   if (length !== undefined && out.length !== length)
-    throw new TopknotError('ERR_SHAPE', `${name}: expected ${length} entries, as many as users, but received ${out.length}`);
+    throw new TopknotError(
+      'ERR_SHAPE',
+      `${name}: expected ${length} entries, as many as users, but received ${out.length}`,
+    );
   return out;
 }

@@ -35,10 +35,10 @@ float combine(float before, float now, Duplicates duplicates) {
   switch (duplicates) {
     case Duplicates::sum:
       return before + now;
-    case Duplicates::first:
-      return before;
     case Duplicates::max:
       return std::max(before, now);
+    case Duplicates::first:
+      return before;
     default:
       return now;
   }
@@ -104,6 +104,30 @@ Tensor csrColumnSums(Job&, Csr matrix, bool weighted) {
   Tensor out = Tensor::host<float>({m.cols});
   std::copy(sums.begin(), sums.end(), out.data<float>());
   return out;
+}
+
+InteractionStats interactionStats(Job&, Csr matrix) {
+  expectCsr(matrix, "matrix");
+  const CsrView m = matrix.view();
+  std::vector<int32_t> rows, cols;
+  std::vector<bool> used(static_cast<size_t>(m.cols));
+  float least = matrix.nnz() ? m.values[0] : 0;
+  for (int64_t i = 0; i < matrix.nnz(); ++i) {
+    used[m.indices[i]] = true;
+    least = std::min(least, m.values[i]);
+  }
+  for (int64_t r = 0; r < m.rows; ++r) {
+    if (m.indptr[r] == m.indptr[r + 1]) rows.push_back(static_cast<int32_t>(r));
+  }
+  for (int64_t c = 0; c < m.cols; ++c) {
+    if (!used[c]) cols.push_back(static_cast<int32_t>(c));
+  }
+  const auto array = [](const std::vector<int32_t>& ids) {
+    Tensor t = Tensor::host<int32_t>({static_cast<int64_t>(ids.size())});
+    std::copy(ids.begin(), ids.end(), t.data<int32_t>());
+    return TypedArray{t};
+  };
+  return {least, array(rows), array(cols)};
 }
 
 Csr csrUpdate(Job& job, Csr matrix, Csr update, Tensor rowOf, Tensor colOf, int64_t rowCount, int64_t colCount,

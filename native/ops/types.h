@@ -94,4 +94,17 @@ struct RankCounts {
 };
 TOPKNOT_FIELDS(RankCounts, above, equal)
 
+/// A search's answer in typed arrays, for callers that read it at once.
+struct SearchResult {
+  TypedArray ids, scores;
+};
+TOPKNOT_FIELDS(SearchResult, ids, scores)
+
+/// What a fit must know of its interactions.
+struct InteractionStats {
+  double leastWeight;
+  TypedArray emptyRows, emptyCols;  // int32: users and items without interactions
+};
+TOPKNOT_FIELDS(InteractionStats, leastWeight, emptyRows, emptyCols)
+
 }  // namespace topknot

@@ -1,0 +1,129 @@
+import { checkK, oneOf } from '../check.js';
+import type { Id, Ids } from '../data/ids.js';
+import { TopknotError } from '../errors.js';
+import { type JobOptions, runJob } from '../job.js';
+import { native } from '../native.js';
+import type { Control, Handle } from '../native-ops.js';
+import { allowedBits, type ItemFilter, nativeFilter } from '../ops/item-filter.js';
+import { metrics, squaredNorms, type VectorMetric } from '../ops/top-k.js';
+import { Tensor } from '../tensor.js';
+import { type Fitted, Model, type Query } from './model.js';
+import type { RowFilter, TopKRows } from './recommender.js';
+
+/** A fit of a model whose score is the inner product of a user's row and an item's row. @internal */
+export interface FittedFactors<U extends Id, I extends Id> extends Fitted<U, I> {
+  /** [users, factors] */
+  readonly userFactors: Tensor<'float32'>;
+  /** [items, factors] */
+  readonly itemFactors: Tensor<'float32'>;
+}
+
+/** Options of `similarItems` and `similarUsers`. */
+export interface SimilarOptions<T extends Id = Id> extends ItemFilter<T>, JobOptions {
+  /** How many; 10 unless given, or all others where there are fewer. */
+  k?: number | undefined;
+  /** 'cosine' unless given. The score of 'l2' is the squared distance: the smallest comes first. */
+  metric?: VectorMetric | undefined;
+}
+
+/** A model that scores by the inner product of two vectors: search, similarity and scores, all from the factors. */
+export abstract class FactorModel<U extends Id, I extends Id, S extends FittedFactors<U, I>> extends Model<U, I, S> {
+  /** The users' vectors, float32 [users, factors], in the order of `users`. @throws ERR_NOT_FITTED */
+  get userFactors(): Tensor<'float32'> {
+    return this.state.userFactors;
+  }
+
+  /** The items' vectors, float32 [items, factors], in the order of `items`. @throws ERR_NOT_FITTED */
+  get itemFactors(): Tensor<'float32'> {
+    return this.state.itemFactors;
+  }
+
+  /**
+   * The items most like one item, best first, without itself.
+   * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID, ERR_RANGE for k below 1 or above the catalogue
+   */
+  async similarItems(item: I, options: SimilarOptions<I> = {}): Promise<{ item: I; score: number }[]> {
+    const { items, itemFactors } = this.state;
+    const found = await similar('item', items, itemFactors, item, options);
+    return found.map(([id, score]) => ({ item: id, score }));
+  }
+
+  /**
+   * The users most like one user, best first, without themselves.
+   * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID, ERR_RANGE for k below 1 or above the number of users
+   */
+  async similarUsers(user: U, options: SimilarOptions<U> = {}): Promise<{ user: U; score: number }[]> {
+    const { users, userFactors } = this.state;
+    const found = await similar('user', users, userFactors, user, options);
+    return found.map(([id, score]) => ({ user: id, score }));
+  }
+
+  /** @internal */
+  protected select(state: S, query: Query, k: number, filter: RowFilter, control: Control): Promise<TopKRows> {
+    return native.search(control, ...searchArguments(state, query, k, filter)) as Promise<TopKRows>;
+  }
+
+  /** @internal */
+  protected selectSync(state: S, query: Query, k: number, filter: RowFilter): TopKRows {
+    return native.searchSync(...searchArguments(state, query, k, filter)) as TopKRows;
+  }
+
+  /** @internal */
+  protected async pairScores(state: S, users: Int32Array, items: Int32Array, control: Control): Promise<Float32Array> {
+    const { userFactors, itemFactors } = state;
+    const scores = await native.pairScores(control, userFactors.handle, itemFactors.handle, users, items);
+    return new Tensor<'float32'>(scores).data();
+  }
+}
+
+function searchArguments(state: FittedFactors<Id, Id>, query: Query, k: number, filter: RowFilter) {
+  const byRow = query instanceof Int32Array;
+  return [
+    byRow ? state.userFactors.handle : query,
+    byRow ? query : undefined,
+    state.itemFactors.handle,
+    undefined,
+    k,
+    'innerProduct',
+    nativeFilter(filter),
+  ] as const;
+}
+
+async function similar<T extends Id>(
+  name: string,
+  ids: Ids<T>,
+  factors: Tensor<'float32'>,
+  id: T,
+  options: SimilarOptions<T>,
+): Promise<[id: T, score: number][]> {
+  await ids.ready();
+  const row = ids.row(id, name);
+  const k = checkK(options.k ?? Math.min(10, ids.size), ids.size);
+  const metric = oneOf('metric', options.metric ?? 'cosine', metrics);
+  const norms: Handle | undefined = metric === 'innerProduct' ? undefined : (await squaredNorms(factors)).handle;
+  const allowed = allowedBits(ids, options, [row]);
+  const found = (await runJob('query', options, (control) =>
+    native.search(
+      control,
+      factors.handle,
+      Int32Array.of(row),
+      factors.handle,
+      norms,
+      k,
+      metric,
+      nativeFilter({ allowed }),
+    ),
+  )) as TopKRows;
+  const known = Array.from(found.ids).filter((at) => at >= 0);
+  return known.map((at, i) => [ids.at(at), found.scores[i]!]);
+}
+
+/** Refuses a row that the factors say nothing of. @internal */
+export function expectInteractions(empty: ReadonlySet<number>, row: number, ids: Ids, name: string): void {
+  if (empty.has(row))
+    throw new TopknotError(
+      'ERR_VALUE',
+      `${name}: ${String(ids.at(row))} has no interactions in the fit, so every score would be 0; ` +
+        'recommend by Popularity, or by a history',
+    );
+}

@@ -1,0 +1,40 @@
+import type { CsrHandles } from '../csr.js';
+import type { Id, Ids } from '../data/ids.js';
+import { expected, TopknotError } from '../errors.js';
+import type { Handle } from '../native-ops.js';
+
+/** What somebody did, who need not be among the fitted users: items, with weights where they are not 1. */
+export type History<I extends Id = Id> = readonly (I | { readonly item: I; readonly weight?: number })[];
+
+/** A history in row numbers: rising, distinct, weights of repeated items added up. @internal */
+export interface HistoryRows {
+  readonly rows: Int32Array<ArrayBuffer>;
+  readonly weights: Float32Array<ArrayBuffer>;
+}
+
+/**
+ * @throws ERR_ARGUMENT for something that is no history, ERR_UNKNOWN_ID for an item that the model does not know,
+ * ERR_VALUE for no items at all or a weight that is not a positive number.
+ * @internal
+ */
+export function historyRows<I extends Id>(items: Ids<I>, history: History<I>): HistoryRows {
+  if (!Array.isArray(history)) expected('history', 'an array of items', history);
+  const weights = new Map<number, number>();
+  history.forEach((entry: History<I>[number], i) => {
+    const { item, weight = 1 } = typeof entry === 'object' && entry !== null ? entry : { item: entry as I };
+    if (typeof weight !== 'number' || !(weight > 0 && weight < Number.POSITIVE_INFINITY))
+      throw new TopknotError('ERR_VALUE', `history[${i}].weight: expected a positive number but received ${weight}`);
+    const row = items.row(item, `history[${i}]`);
+    weights.set(row, (weights.get(row) ?? 0) + weight);
+  });
+  if (weights.size === 0) throw new TopknotError('ERR_VALUE', 'history: expected at least one item but received none');
+  const rows = Int32Array.from(weights.keys()).sort();
+  return { rows, weights: Float32Array.from(rows, (row) => weights.get(row)!) };
+}
+
+/** The history as a matrix of one row, for the addon, which copies it. @internal */
+export function historyMatrix({ rows, weights }: HistoryRows, cols: number): CsrHandles {
+  const handle = (array: unknown) => array as Handle;
+  const indptr = BigInt64Array.of(0n, BigInt(rows.length));
+  return { indptr: handle(indptr), indices: handle(rows), values: handle(weights), cols };
+}

@@ -1,0 +1,104 @@
+import { CsrMatrix } from '../csr.js';
+import type { Id, Ids } from '../data/ids.js';
+import { TopknotError } from '../errors.js';
+import { loadIds, saveIds } from '../format/ids.js';
+import { readSafetensors, writeSafetensors } from '../format/safetensors.js';
+import { type JobOptions, runJob } from '../job.js';
+import { native } from '../native.js';
+import type { Tensor } from '../tensor.js';
+
+/** What the file of a model holds. @internal */
+export interface Saved<U extends Id, I extends Id> {
+  /** Which model: 'als', ... */
+  readonly model: string;
+  readonly options: object;
+  readonly users: Ids<U>;
+  readonly items: Ids<I>;
+  readonly seen: CsrMatrix;
+  readonly tensors: ReadonlyMap<string, Tensor>;
+}
+
+const version = '1';
+
+/** Writes a model: its tensors, interactions.{indptr,indices,values}, the ids, and the options in the metadata. @internal */
+export async function writeModel<U extends Id, I extends Id>(
+  path: string,
+  saved: Saved<U, I>,
+  options: JobOptions,
+): Promise<void> {
+  const { users, items, seen } = saved;
+  const userIds = await saveIds('users', users, options.signal);
+  const itemIds = await saveIds('items', items, options.signal);
+  const tensors: (readonly [string, Tensor])[] = [
+    ...saved.tensors,
+    ['interactions.indptr', seen.indptr],
+    ['interactions.indices', seen.indices],
+    ['interactions.values', seen.values],
+    ...userIds.tensors,
+    ...itemIds.tensors,
+  ];
+  await writeSafetensors(path, tensors, {
+    ...options,
+    metadata: {
+      format: 'topknot',
+      version,
+      model: saved.model,
+      options: JSON.stringify(saved.options),
+      shape: JSON.stringify(seen.shape),
+      ...userIds.metadata,
+      ...itemIds.metadata,
+    },
+  });
+}
+
+/**
+ * Reads and checks the file of a model. `shapes` names the model's own tensors with the shape that each must have.
+ * @throws ERR_IO; ERR_FORMAT for a file that is not what writeModel makes
+ * @internal
+ */
+export async function readModel<U extends Id, I extends Id, O extends object, M extends string>(
+  path: string,
+  model: string,
+  shapes: Record<M, (users: number, items: number, options: O) => readonly number[]>,
+  options: JobOptions,
+): Promise<Omit<Saved<U, I>, 'options' | 'tensors'> & { options: O; tensors: ReadonlyMap<M, Tensor<'float32'>> }> {
+  const bad = (what: string, cause?: unknown): never => {
+    throw new TopknotError('ERR_FORMAT', `path: '${path}' ${what}`, { cause });
+  };
+  const { tensors, metadata } = await readSafetensors(path, options);
+  const tensorOf = (name: string) => tensors.get(name) ?? bad(`lacks the tensor '${name}'`);
+  if (metadata.get('format') !== 'topknot') bad('is a safetensors file but not a model saved by topknot');
+  if (metadata.get('version') !== version)
+    bad(`has version ${metadata.get('version')}; this topknot reads version ${version}`);
+  if (metadata.get('model') !== model) bad(`holds the model '${metadata.get('model')}', expected '${model}'`);
+  try {
+    const parse = (key: string): unknown => JSON.parse(metadata.get(key) ?? 'null');
+    const saved = (parse('options') ?? {}) as O;
+    const shape = parse('shape') as readonly number[];
+    if (!Array.isArray(shape) || shape.length !== 2) bad('has no valid shape');
+    const [rows, cols] = shape as [number, number];
+    const users = await loadIds<U>('users', rows, metadata, tensors, options.signal);
+    const items = await loadIds<I>('items', cols, metadata, tensors, options.signal);
+    const parts = {
+      indptr: tensorOf('interactions.indptr').handle,
+      indices: tensorOf('interactions.indices').handle,
+      values: tensorOf('interactions.values').handle,
+      cols,
+    };
+    await runJob('long', { signal: options.signal }, (control) => native.csrValidate(control, parts));
+    const seen = new CsrMatrix(parts);
+    if (seen.shape[0] !== rows) bad(`has interactions of ${seen.shape[0]} users, expected ${rows}`);
+    const own = new Map<M, Tensor<'float32'>>();
+    for (const name of Object.keys(shapes) as M[]) {
+      const tensor = tensorOf(name);
+      const wanted = shapes[name](rows, cols, saved);
+      if (tensor.dtype !== 'float32' || tensor.shape.join() !== wanted.join())
+        bad(`has a tensor '${name}' of ${tensor.dtype} [${tensor.shape}], expected float32 [${wanted}]`);
+      own.set(name, tensor as Tensor<'float32'>);
+    }
+    return { model, options: saved, users, items, seen, tensors: own };
+  } catch (error) {
+    if (options.signal?.aborted || (error instanceof TopknotError && error.code === 'ERR_FORMAT')) throw error;
+    return bad('is not a whole model', error);
+  }
+}

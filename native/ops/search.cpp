@@ -1,0 +1,65 @@
+// The ways to call top-k: from a model or an index, where one call must do, and queued on a stream.
+#include <algorithm>
+#include <cmath>
+
+#include "ops/ops.h"
+
+namespace topknot {
+namespace {
+
+/// Vectors from JavaScript come flat: one query, or as many as fit the width.
+Tensor asQueries(Tensor queries, int64_t width) {
+  if (queries.rank() != 1 || width == 0) return queries;
+  require(queries.count() % width == 0, ErrorCode::shape, "queries: expected ", width,
+          " numbers for each query but received ", queries.count());
+  queries.shape = Shape{queries.count() / width, width};
+  return queries;
+}
+
+}  // namespace
+
+namespace ops {
+
+SearchResult search(Job& job, Tensor queries, std::optional<Tensor> rows, Tensor items, std::optional<Tensor> itemNorms,
+                    int64_t k, Metric metric, Filter filter) {
+  expect(items, "items", DType::float32, 2);
+  queries = rows ? takeRows(job, queries, *rows) : asQueries(queries, items.cols());
+  TopkResult found = topk(job, std::move(queries), std::move(items), std::move(itemNorms), k, metric, std::move(filter));
+  return {{found.ids}, {found.scores}};
+}
+
+void requireFinite(Job& job, Tensor vectors) {
+  expect(vectors, "vectors", DType::float32, 2);
+  const int64_t cols = vectors.cols();
+  parallelFor(vectors.rows(), 1024, job.exec(), [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin * cols; i < end * cols; ++i) {
+      require(std::isfinite(vectors.data<float>()[i]), ErrorCode::value, "vectors: expected finite numbers but row ",
+              i / cols, " holds ", vectors.data<float>()[i]);
+    }
+  });
+  job.checkCancelled();
+}
+
+TopkResult topkQueued(Stream& stream, Tensor queries, Tensor items, int64_t k, Metric metric, Filter filter) {
+  // What can be told without waiting for the operations that compute these tensors; topk() checks the rest.
+  for (const auto& [t, name] : {std::pair{&queries, "queries"}, std::pair{&items, "items"}}) {
+    require(t->dtype == DType::float32, ErrorCode::dtype, name, ": expected float32 but received ",
+            std::string(text(t->dtype)));
+    require(t->rank() == 2, ErrorCode::shape, name, ": expected 2 dimensions but received shape ", text(t->shape));
+  }
+  require(queries.cols() == items.cols(), ErrorCode::shape, "queries: expected ", items.cols(),
+          " columns, as many as items, but received ", queries.cols());
+  require(k >= 1 && k <= items.rows(), ErrorCode::range, "k: expected 1 to ", items.rows(),
+          " (the number of items) but received ", k);
+  TopkResult out{Tensor::host<int32_t>({queries.rows(), k}), Tensor::host<float>({queries.rows(), k})};
+  out.ids.pending = out.scores.pending = stream.enqueue([=](const Exec& exec) {
+    Job job(exec.priority);
+    const TopkResult found = topk(job, queries, items, std::nullopt, k, metric, filter);
+    std::copy_n(found.ids.data<int32_t>(), found.ids.count(), out.ids.data<int32_t>());
+    std::copy_n(found.scores.data<float>(), found.scores.count(), out.scores.data<float>());
+  });
+  return out;
+}
+
+}  // namespace ops
+}  // namespace topknot

@@ -41,10 +41,10 @@ const unwanted = /^(lib|test|bench|examples|shared|build|node_modules)\/|^native
 const program = `
 import { readFileSync } from 'node:fs';
 import { CsrMatrix, isa, memory } from 'topknot';
-const matrix = await CsrMatrix.fromCoo({ rows: [0, 1, 1], cols: [2, 0, 1], values: [1, 2, 3], shape: [2, 3] });
+const matrix = await CsrMatrix.fromCoo(Int32Array.of(0, 1, 1), Int32Array.of(2, 0, 1), undefined, { shape: [2, 3] });
 const turned = await matrix.transpose();
 if (turned.shape[0] !== 3 || turned.nnz !== 3) throw new Error('transpose is wrong: ' + turned.shape);
-if (memory().host.bytes <= 0) throw new Error('no memory in use');
+if (memory().hostBytes <= 0) throw new Error('no memory in use');
 const binary = readFileSync('/proc/self/maps', 'utf8').match(/\\S*topknot\\S*\\.node/)[0];
 console.log(isa() + ' ' + binary);
 `;

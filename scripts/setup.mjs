@@ -49,7 +49,11 @@ const system = {
 
 const modules = {
   name: 'node_modules',
-  describe: () => 'npm ci',
+  /** npm ci empties node_modules first; what is there may be in use. */
+  command: () => (existsSync(at('node_modules')) ? ['install', '--no-save'] : ['ci']),
+  describe() {
+    return `npm ${this.command().join(' ')}`;
+  },
   /** Compares what is installed with the lock file, so that any way of installing counts. */
   upToDate() {
     const installed = at('node_modules', '.package-lock.json');
@@ -61,7 +65,10 @@ const modules = {
       ([path, { version, optional }]) => path === '' || (optional && !have[path]) || have[path]?.version === version,
     );
   },
-  run: () => logged('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], { log: join(state, 'npm.log') }),
+  run() {
+    const options = ['--ignore-scripts', '--no-audit', '--no-fund'];
+    return logged('npm', [...this.command(), ...options], { log: join(state, 'npm.log') });
+  },
 };
 
 const native = {

@@ -24,7 +24,8 @@ SearchResult search(Job& job, Tensor queries, std::optional<Tensor> rows, Tensor
                     int64_t k, Metric metric, Filter filter) {
   expect(items, "items", DType::float32, 2);
   queries = rows ? takeRows(job, queries, *rows) : asQueries(queries, items.cols());
-  TopkResult found = topk(job, std::move(queries), std::move(items), std::move(itemNorms), k, metric, std::move(filter));
+  TopkResult found =
+      topk(job, std::move(queries), std::move(items), std::move(itemNorms), k, metric, std::move(filter));
   return {{found.ids}, {found.scores}};
 }
 

@@ -1,5 +1,6 @@
-import type { CsrMatrix } from '../csr.js';
+import { CsrMatrix } from '../csr.js';
 import type { Id, Ids } from '../data/ids.js';
+import { Interactions } from '../data/interactions.js';
 import { describe, expected, TopknotError } from '../errors.js';
 import { type JobOptions, type Progress, runJob } from '../job.js';
 import type { Scorer } from '../models/recommender.js';
@@ -9,10 +10,8 @@ import { Tensor } from '../tensor.js';
 import { catalogueMetrics, listMetrics, type Metric, wholeMetrics } from './metrics.js';
 import { blockSize, checkProtocol, type Protocol, type Ranking, rankBlock, type Ties } from './protocols.js';
 
-/** Interactions in the model's own rows: a matrix of users × items, or one with its ids (which must be the model's). */
-export type EvaluationMatrix<U extends Id = Id, I extends Id = Id> =
-  | CsrMatrix
-  | { readonly matrix: CsrMatrix; readonly users: Ids<U>; readonly items: Ids<I> };
+/** Interactions whose users and items are the model's, in the same order; or their bare matrix of users × items. */
+export type Evaluable<U extends Id = Id, I extends Id = Id> = Interactions<U, I> | CsrMatrix;
 
 export interface EvaluateOptions extends JobOptions {
   /** Which metrics; recall and NDCG unless given. */
@@ -64,7 +63,7 @@ export interface Evaluation {
  */
 export async function evaluate<U extends Id, I extends Id>(
   model: Scorer<U, I>,
-  data: { train: EvaluationMatrix<U, I>; test: EvaluationMatrix<U, I> },
+  data: { train: Evaluable<U, I>; test: Evaluable<U, I> },
   options: EvaluateOptions = {},
 ): Promise<Evaluation> {
   const { signal, perUser = false, gains = 'binary' } = options;
@@ -277,27 +276,27 @@ function checkK(given: number | readonly number[], items: number): number[] {
 
 async function rowsOf<U extends Id, I extends Id>(
   model: Scorer<U, I>,
-  data: EvaluationMatrix<U, I>,
+  data: Evaluable<U, I>,
   name: string,
 ): Promise<CsrMatrix> {
-  if (typeof data !== 'object' || data === null) expected(name, 'a CsrMatrix or interactions', data);
-  const matrix = 'matrix' in data ? data.matrix : data;
-  checkShape(model, matrix, name);
-  if ('matrix' in data) {
-    for (const side of ['users', 'items'] as const) {
-      if (!(await sameIds(data[side] as Ids, model[side] as Ids)))
-        throw new TopknotError(
-          'ERR_VALUE',
-          `${name}: its ${side} are not the model's, in the same order; split one data set, or align it to the model's ids`,
-        );
-    }
+  if (data instanceof CsrMatrix) {
+    checkShape(model, data, name);
+    return data;
   }
-  return matrix;
+  if (!(data instanceof Interactions)) expected(name, 'Interactions or a CsrMatrix', data);
+  for (const side of ['users', 'items'] as const) {
+    if (!(await sameIds(data[side], model[side])))
+      throw new TopknotError(
+        'ERR_VALUE',
+        `${name}: its ${side} are not the model's, in the same order; split one data set, or clean it with the model's ids`,
+      );
+  }
+  return data.matrix();
 }
 
-function checkShape(model: Scorer<never, never> | Scorer, matrix: CsrMatrix, name: string): void {
+function checkShape(model: Pick<Scorer, 'users' | 'items'>, matrix: CsrMatrix, name: string): void {
   const [users, items] = [model.users.size, model.items.size];
-  const [rows, cols] = matrix.shape ?? expected(name, 'a CsrMatrix or interactions', matrix);
+  const [rows, cols] = matrix.shape;
   if (rows !== users || cols !== items)
     throw new TopknotError(
       'ERR_SHAPE',

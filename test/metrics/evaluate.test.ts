@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { type Evaluation, evaluate, type Metric, setThreads, tensor, threads } from '../../lib/index.js';
+import { type Evaluation, evaluate, Interactions, type Metric, setThreads, tensor, threads } from '../../lib/index.js';
 import * as reference from '../reference/metrics.js';
 import { matrix, order, type Rows, scorer } from './fake.js';
 
@@ -340,12 +340,27 @@ describe('evaluate refuses', async () => {
     });
   });
 
-  it('other ids', async () => {
-    const { Ids } = await import('../../lib/data/ids.js');
-    const named = { matrix: test, users: new Ids([5, 6]), items: model.items };
-    await expect(evaluate(model, { train, test: named }, { k: 1 })).rejects.toMatchObject({ code: 'ERR_VALUE' });
-    const equal = { matrix: test, users: new Ids([0, 1]), items: model.items };
-    expect((await evaluate(model, { train, test: equal }, { k: 1 })).users).toBe(2);
+  it('interactions with other ids, and takes those with the same', async () => {
+    const rows = { users: [0, 1, 1], items: [0, 1, 2] };
+    const interactions = await Interactions.fromArrays(rows);
+    const wide = scorer([
+      [1, 2, 3],
+      [3, 2, 1],
+    ]);
+    const own = { ...wide, users: interactions.users, items: interactions.items };
+    const both = { train: interactions, test: interactions };
+    expect((await evaluate(own, both, { k: 1 })).users).toBe(2);
+    expect((await evaluate(wide, both, { k: 1 })).users).toBe(2);
+    const others = await Interactions.fromArrays({ ...rows, items: [0, 2, 1] });
+    await expect(evaluate(own, { train, test: others }, { k: 1 })).rejects.toMatchObject({
+      code: 'ERR_VALUE',
+      message: expect.stringMatching(/test: its items/),
+    });
+  });
+
+  it('what is no matrix', async () => {
+    const given = [[1]] as unknown as typeof test;
+    await expect(evaluate(model, { train, test: given }, { k: 1 })).rejects.toMatchObject({ code: 'ERR_ARGUMENT' });
   });
 
   it('to go on after an abort', async () => {

@@ -1,0 +1,86 @@
+// npm run bench:quality: how good the models are on public data, beside the published figures.
+//   npm run bench:quality -- --data DIR [--json FILE] [--only DATASET[,DATASET]] [--threads N]
+//   npm run bench:quality -- --data DIR --tune [--only DATASET] [--json FILE]
+// DIR holds the data sets in the forms that quality/read.mjs reads; those that are missing are skipped, and it says so.
+// One JSON row per line: { dataset, protocol, model, options, metric, value, seconds }, seconds being those of the fit
+// (with --tune: of the fits and evaluations up to the last sweep).
+import { existsSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { evaluate, setThreads } from '../dist/index.js';
+import { experiments } from './quality/experiments.mjs';
+import { matrices } from './quality/matrices.mjs';
+import { fit, label } from './quality/models.mjs';
+import { tune } from './quality/tune.mjs';
+
+const { values: args } = parseArgs({
+  options: {
+    data: { type: 'string' },
+    json: { type: 'string' },
+    only: { type: 'string' },
+    threads: { type: 'string' },
+    tune: { type: 'boolean', default: false },
+  },
+});
+if (!args.data) throw new Error('--data: expected the folder of the data sets');
+if (args.threads) setThreads(Number(args.threads));
+const only = args.only?.split(',');
+const unknown = only?.filter((name) => !experiments.some((e) => e.dataset === name)) ?? [];
+if (unknown.length) throw new Error(`--only: no data set called ${unknown.join(', ')}`);
+
+const wanted = experiments.filter((e) => (!only || only.includes(e.dataset)) && (!args.tune || e.tunable));
+const rows = [];
+for (const experiment of wanted) {
+  if (!existsSync(join(args.data, experiment.dataset))) {
+    console.log(`${experiment.dataset}: skipped, ${join(args.data, experiment.dataset)} is not there`);
+    continue;
+  }
+  console.log(`\n${experiment.dataset}, ${experiment.protocol}${args.tune ? ': a tenth of train held out' : ''}`);
+  rows.push(...(args.tune ? await tuned(experiment) : await measured(experiment)));
+}
+if (args.json) writeFileSync(args.json, rows.map((row) => `${JSON.stringify(row)}\n`).join(''));
+
+async function measured({ dataset, protocol, load, evaluation, models, goals }) {
+  const data = await matrices(await load(args.data));
+  const how = data.candidates ? { ...evaluation, protocol: { candidates: data.candidates } } : evaluation;
+  const found = [];
+  for (const model of models) {
+    const { fitted, seconds } = await fit(model, data.train);
+    const { values } = await evaluate(fitted, data, how);
+    const cells = Object.entries(values).map(([metric, value]) => {
+      found.push({ dataset, protocol, ...model, metric, value, seconds });
+      return `${metric} ${value.toFixed(5)}${verdict(model, goals[label(model)]?.[metric], value)}`;
+    });
+    console.log(`  ${label(model).padEnd(12)} ${cells.join('  ')}  (fit ${seconds.toFixed(1)} s)`);
+    fitted.dispose();
+  }
+  return found;
+}
+
+/** Popularity must be the published value to its last digit; the others at least theirs. */
+function verdict({ model }, goal, value) {
+  if (goal === undefined) return '';
+  const met = model === 'popularity' ? Math.abs(value - goal) <= 0.6 * lastDigit(goal) : value >= goal;
+  return met ? ` (${goal}: reached)` : ` (${goal}: MISSED)`;
+}
+
+const lastDigit = (x) => 10 ** -String(x).split('.')[1].length;
+
+async function tuned(experiment) {
+  const { dataset, protocol } = experiment;
+  const best = await tune(experiment, args.data, { log: (line) => console.log(`  ${line}`) });
+  console.log('  best:');
+  for (const { options, recall, ndcg } of best.slice(0, 8))
+    console.log(`  recall@20 ${recall.toFixed(5)}  ndcg@20 ${ndcg.toFixed(5)}  ${JSON.stringify(options)}`);
+  return best.flatMap(({ options, recall, ndcg, seconds }) =>
+    Object.entries({ 'recall@20': recall, 'ndcg@20': ndcg }).map(([metric, value]) => ({
+      dataset,
+      protocol: `${protocol}, tenth of train held out`,
+      model: 'als',
+      options,
+      metric,
+      value,
+      seconds,
+    })),
+  );
+}

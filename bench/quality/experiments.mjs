@@ -1,0 +1,78 @@
+// Which models are measured on which data, by which protocol, against which published figures.
+import { join } from 'node:path';
+import { chosen } from './chosen.mjs';
+import { adjacency, columns, leaveLastOut, negatives } from './read.mjs';
+
+const popularity = { model: 'popularity', options: {} };
+const random = { model: 'random', options: {} };
+const als = (options) => ({ model: 'als', options });
+const full20 = { k: 20, metrics: ['recall', 'ndcg', 'coverage', 'novelty'] };
+const full10 = { k: 10, metrics: ['hitRate', 'ndcg', 'mrr', 'coverage'] };
+
+/**
+ * Each: what it is, `load(dir)` (row numbers of train and test and, where the protocol gives them, candidates),
+ * `evaluation` (options of evaluate), `models`, and `goals` (`model: { metric: value }`), figures that are published or
+ * demanded: exact for popularity, at least that for the others.
+ */
+export const experiments = [
+  {
+    dataset: 'gowalla',
+    protocol: 'full, LightGCN split',
+    load: (dir) => split(join(dir, 'gowalla')),
+    evaluation: full20,
+    tunable: true,
+    models: [popularity, random, ...chosen.gowalla.map(als)],
+    goals: {
+      popularity: { 'recall@20': 0.04163, 'ndcg@20': 0.03169 },
+      'als 64': { 'recall@20': 0.153, 'ndcg@20': 0.13 },
+    },
+  },
+  {
+    dataset: 'ml-1m',
+    protocol: 'full, LightGCN split',
+    load: (dir) => split(join(dir, 'ml-1m', 'lightgcn-split')),
+    evaluation: full20,
+    tunable: true,
+    models: [popularity, random, ...chosen.ml1m.map(als)],
+    goals: { popularity: { 'recall@20': 0.11605, 'ndcg@20': 0.11757 } },
+  },
+  {
+    dataset: 'ml-1m',
+    protocol: '99 given negatives, NCF',
+    load(dir) {
+      const ncf = (file) => join(dir, 'ml-1m', 'ncf', file);
+      return {
+        train: columns(ncf('ml-1m.train.tsv.gz')),
+        test: columns(ncf('ml-1m.test.rating.gz')),
+        candidates: negatives(ncf('ml-1m.test.negative.gz')),
+      };
+    },
+    evaluation: { k: 10, metrics: ['hitRate', 'ndcg'], ties: 'against' },
+    models: [popularity, ...chosen.ncf.map(als)],
+    goals: {
+      popularity: { 'hitRate@10': 0.4531, 'ndcg@10': 0.2542 },
+      'als 64': { 'hitRate@10': 0.7235 },
+      'als 192': { 'hitRate@10': 0.729 },
+    },
+  },
+  {
+    dataset: 'ml-1m',
+    protocol: 'full, last item out',
+    load: (dir) => leaveLastOut(join(dir, 'ml-1m', 'sasrec', 'ml-1m.txt.gz')),
+    evaluation: full10,
+    models: [popularity, ...chosen.ml1m.map(als)],
+    goals: {},
+  },
+  {
+    dataset: 'amazon-sports',
+    protocol: 'full, last item out',
+    load: (dir) => leaveLastOut(join(dir, 'amazon-sports', 'sequences.txt.gz')),
+    evaluation: full10,
+    models: [popularity, ...chosen.sports.map(als)],
+    goals: {},
+  },
+];
+
+function split(folder) {
+  return { train: adjacency(join(folder, 'train.txt.gz')), test: adjacency(join(folder, 'test.txt.gz')) };
+}

@@ -1,0 +1,61 @@
+// The formats of the public data sets, as typed arrays of row numbers. What they are: the READMEs beside the data.
+import { readFileSync } from 'node:fs';
+import { gunzipSync } from 'node:zlib';
+
+const lines = (path) => gunzipSync(readFileSync(path)).toString('utf8').split('\n').filter(Boolean);
+
+/** `{ users, items }` of (user, item) pairs; as they are read. */
+class Pairs {
+  #users = [];
+  #items = [];
+
+  add(user, item) {
+    this.#users.push(user);
+    this.#items.push(item);
+  }
+
+  done() {
+    return { users: Int32Array.from(this.#users), items: Int32Array.from(this.#items) };
+  }
+}
+
+/** Lines of `user item item ...`. */
+export function adjacency(path) {
+  const pairs = new Pairs();
+  for (const line of lines(path)) {
+    const [user, ...items] = line.split(' ').map(Number);
+    for (const item of items) pairs.add(user, item);
+  }
+  return pairs.done();
+}
+
+/** Lines of `user<TAB>item...`; what follows is ignored. */
+export function columns(path) {
+  const pairs = new Pairs();
+  for (const line of lines(path)) {
+    const [user, item] = line.split('\t');
+    pairs.add(Number(user), Number(item));
+  }
+  return pairs.done();
+}
+
+/** Lines of `(user,item)<TAB>negative<TAB>negative...`: the negatives. */
+export function negatives(path) {
+  const pairs = new Pairs();
+  for (const line of lines(path)) {
+    const [key, ...items] = line.split('\t');
+    const user = Number(key.slice(1, key.indexOf(',')));
+    for (const item of items) pairs.add(user, Number(item));
+  }
+  return pairs.done();
+}
+
+/** Lines of `user item item ...` in time order, ids from 1: the last item of each user is test, the rest train. */
+export function leaveLastOut(path) {
+  const [train, test] = [new Pairs(), new Pairs()];
+  for (const line of lines(path)) {
+    const [user, ...items] = line.split(' ').map((id) => Number(id) - 1);
+    for (const [i, item] of items.entries()) (i < items.length - 1 ? train : test).add(user, item);
+  }
+  return { train: train.done(), test: test.done() };
+}

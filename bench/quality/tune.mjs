@@ -1,0 +1,45 @@
+// A small grid for ALS on a tenth of train that is held out, judged after every sweep.
+import { Als, evaluate } from '../../dist/index.js';
+import { holdOut, matrices, weighByRarity } from './matrices.mjs';
+
+const grid = {
+  unobservedWeight: [0.005, 0.01, 0.02, 0.05, 0.1],
+  regularization: [0.001, 0.002, 0.003, 0.005],
+  itemExponent: [0, 0.2, 0.3, 0.4],
+};
+const sweeps = 8;
+
+/** Rows of the best number of sweeps for each point, best point first. */
+export async function tune(experiment, dir, { factors = 64, log }) {
+  const parts = holdOut((await experiment.load(dir)).train, 1);
+  const { train, test } = await matrices(parts);
+  const rows = [];
+  for (const itemExponent of grid.itemExponent) {
+    const weighed = await weighByRarity(train, itemExponent);
+    for (const unobservedWeight of grid.unobservedWeight) {
+      for (const regularization of grid.regularization) {
+        const options = { factors, unobservedWeight, regularization, itemExponent };
+        const best = await sweepBySweep(options, weighed, { train, test });
+        log(`${JSON.stringify(best.options)}  recall ${best.recall.toFixed(5)}  ndcg ${best.ndcg.toFixed(5)}`);
+        rows.push(best);
+      }
+    }
+  }
+  return rows.sort((a, b) => b.mean - a.mean);
+}
+
+/** One sweep at a time, each going on from the last: the same factors as in one fit. */
+async function sweepBySweep({ itemExponent, ...options }, weighed, data) {
+  const start = performance.now();
+  const model = new Als({ ...options, iterations: 1 });
+  let best = { mean: -1 };
+  for (let iterations = 1; iterations <= sweeps; ++iterations) {
+    await model.fit(weighed, { warmStart: iterations > 1 });
+    if (iterations < 3) continue;
+    const { values } = await evaluate(model, data, { metrics: ['recall', 'ndcg'], k: 20 });
+    const [recall, ndcg] = [values['recall@20'], values['ndcg@20']];
+    const mean = (recall + ndcg) / 2;
+    if (mean > best.mean) best = { mean, recall, ndcg, options: { ...options, itemExponent, iterations } };
+  }
+  return { ...best, seconds: (performance.now() - start) / 1000 };
+}

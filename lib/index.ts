@@ -7,7 +7,6 @@ export type { DType, DTypeArrays, NumericArray } from './dtype.js';
 export { type ErrorCode, TopknotError } from './errors.js';
 export type { JobOptions, Progress } from './job.js';
 export { type MemoryUse, memory } from './memory.js';
-export { type EvaluateOptions, type Evaluation, type EvaluationMatrix, evaluate } from './metrics/evaluate.js';
 export { type Evaluable, type EvaluateOptions, type Evaluation, evaluate } from './metrics/evaluate.js';
 export type { Metric, Metrics } from './metrics/metrics.js';
 export type { Protocol, Ties } from './metrics/protocols.js';

@@ -245,6 +245,14 @@ TEST(filters) {
   checkContract(gaps, emulate(gaps), 0);
 }
 
+TEST(seenItemsOfOneRowDoNotTouchTheNext) {
+  Problem p = problem(2, 8, 2, 8, Metric::innerProduct, 3);
+  p.seenPtr = {0, 1, 2};
+  p.seenIds = {3, 5};
+  p.seenRows = {0, 1};
+  checkContract(p, emulate(p), 0);
+}
+
 TEST(anyK) {
   for (const int64_t k : {257, 1024, 1025, 3000}) {
     const Problem p = problem(2, 2100, 4, k, Metric::innerProduct, 6);
@@ -261,6 +269,8 @@ TEST(slicesAndChunks) {
   checkContract(p, r, 0);
   CHECK(equal(r, emulate(p, {.slices = 1})));
   CHECK(equal(r, emulate(p, {.slices = 1000})));
+  CHECK(equal(r, emulate(p, {.workspaceBytes = 1})));
+  CHECK(equal(r, emulate(p, {.workspaceBytes = 5 * 2 * 40 * 8, .slices = 2})));
   CHECK(equal(r, emulate(p, {.largestListed = 0, .workspaceBytes = 1})));
   CHECK(equal(r, emulate(p, {.largestListed = 0, .workspaceBytes = 3 * (2000 + 1024) * 8})));
 }

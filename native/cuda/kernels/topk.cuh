@@ -21,8 +21,13 @@ inline constexpr int topkColumns = 16;   // staged at a time
 /// What a test sets to reach every path on small shapes.
 struct TopkPlan {
   int64_t largestListed = TopkList::capacity;  // larger k goes through select.cuh
-  int64_t workspaceBytes = int64_t{1} << 30;   // for the keys of a chunk of queries there
+  int64_t workspaceBytes = int64_t{1} << 30;   // for the keys of a chunk of queries
   int64_t slices = 0;                          // 0: enough blocks to fill the device
+};
+
+/// The queries [begin, end) that are worked on at a time.
+struct QueryChunk {
+  int64_t begin, end;
 };
 
 /// out[q] = |query q|², a warp for each.
@@ -104,13 +109,13 @@ __device__ bool admits(const FilterView& filter, int64_t query, int64_t item) {
   return low == end || filter.seenIds[low] != item;
 }
 
-/// Block (t, s): queries [t Q, (t + 1) Q), items [s sliceItems, (s + 1) sliceItems). lists: [queries, slices, k].
+/// Block (t, s): the t-th Q queries of the chunk, items [s sliceItems, (s + 1) sliceItems). lists: [chunk, slices, k].
 template <int Q>
 __global__ void __launch_bounds__(topkThreads)
-    topkScan(TopkArgs a, const float* queryNorms, int64_t sliceItems, Key* lists) {
+    topkScan(TopkArgs a, const float* queryNorms, QueryChunk chunk, int64_t sliceItems, Key* lists) {
   SIMT_SHARED(TopkList, best, Q);
   const int k = static_cast<int>(a.k);
-  const int64_t firstQuery = int64_t{blockIdx.x} * Q;
+  const int64_t firstQuery = chunk.begin + int64_t{blockIdx.x} * Q;
   const int64_t begin = int64_t{blockIdx.y} * sliceItems;
   const int64_t end = begin + sliceItems < a.items.rows ? begin + sliceItems : a.items.rows;
   for (int q = 0; q < Q; ++q) clear(best[q]);
@@ -121,7 +126,7 @@ __global__ void __launch_bounds__(topkThreads)
     float products[Q];
     tileProducts<Q>(a.queries, a.items, firstQuery, first, products);
     const int64_t item = first + threadIdx.x;
-    for (int q = 0; q < Q && firstQuery + q < a.queries.rows; ++q) {
+    for (int q = 0; q < Q && firstQuery + q < chunk.end; ++q) {
       Key key = noKey;
       if (item < end) {
         key = keyOf(rankedScore(a, queryNorms, firstQuery + q, item, products[q]), item);
@@ -132,9 +137,9 @@ __global__ void __launch_bounds__(topkThreads)
     }
   }
 
-  for (int q = 0; q < Q && firstQuery + q < a.queries.rows; ++q) {
+  for (int q = 0; q < Q && firstQuery + q < chunk.end; ++q) {
     merge(best[q], k);
-    Key* out = lists + ((firstQuery + q) * gridDim.y + blockIdx.y) * k;
+    Key* out = lists + ((firstQuery + q - chunk.begin) * gridDim.y + blockIdx.y) * k;
     for (int j = static_cast<int>(threadIdx.x); j < k; j += topkThreads) out[j] = best[q].keys[j];
   }
 }
@@ -145,81 +150,102 @@ __device__ void writeResult(const TopkArgs& a, int64_t query, int64_t place, Key
   a.scores[query * a.k + place] = a.metric == Metric::l2 ? 0.0f - score : score;
 }
 
-/// Block q: the k best of the lists of query q.
-__global__ void __launch_bounds__(topkThreads) topkMerge(TopkArgs a, const Key* lists, int64_t slices) {
+/// Block q: the k best of the lists of the q-th query of the chunk.
+__global__ void __launch_bounds__(topkThreads)
+    topkMerge(TopkArgs a, QueryChunk chunk, const Key* lists, int64_t slices) {
   SIMT_SHARED(TopkList, best, 1);
   const int k = static_cast<int>(a.k);
-  const int64_t query = blockIdx.x, count = slices * k;
+  const int64_t count = slices * k;
+  const Key* mine = lists + blockIdx.x * count;
   clear(best[0]);
   __syncthreads();
   for (int64_t first = 0; first < count; first += topkThreads) {
     const int64_t i = first + threadIdx.x;
-    offer(best[0], k, i < count ? lists[query * count + i] : noKey);
+    offer(best[0], k, i < count ? mine[i] : noKey);
   }
   merge(best[0], k);
-  for (int j = static_cast<int>(threadIdx.x); j < k; j += topkThreads) writeResult(a, query, j, best[0].keys[j]);
+  for (int j = static_cast<int>(threadIdx.x); j < k; j += topkThreads)
+    writeResult(a, chunk.begin + blockIdx.x, j, best[0].keys[j]);
 }
 
-/// keys[q - chunk, items] for the queries [chunk, chunkEnd). Block (t, s): item tile t, queries chunk + [s Q, (s + 1)
-/// Q).
+/// keys: [chunk, items]. Block (t, s): item tile t, the s-th Q queries of the chunk.
 template <int Q>
 __global__ void __launch_bounds__(topkThreads)
-    topkScores(TopkArgs a, const float* queryNorms, int64_t chunk, int64_t chunkEnd, Key* keys) {
-  const int64_t firstQuery = chunk + int64_t{blockIdx.y} * Q, first = int64_t{blockIdx.x} * topkThreads;
+    topkScores(TopkArgs a, const float* queryNorms, QueryChunk chunk, Key* keys) {
+  const int64_t firstQuery = chunk.begin + int64_t{blockIdx.y} * Q, first = int64_t{blockIdx.x} * topkThreads;
   float products[Q];
   tileProducts<Q>(a.queries, a.items, firstQuery, first, products);
   const int64_t item = first + threadIdx.x;
   if (item >= a.items.rows) return;
-  for (int q = 0; q < Q && firstQuery + q < chunkEnd; ++q) {
+  for (int q = 0; q < Q && firstQuery + q < chunk.end; ++q) {
     const int64_t query = firstQuery + q;
-    keys[(query - chunk) * a.items.rows + item] =
+    keys[(query - chunk.begin) * a.items.rows + item] =
         admits(a.filter, query, item) ? keyOf(rankedScore(a, queryNorms, query, item, products[q]), item) : noKey;
   }
 }
 
-/// Block (t, q): places [t topkThreads, ...) of query chunk + q, from its sorted keys [width].
-__global__ void topkWrite(TopkArgs a, int64_t chunk, const Key* sorted, int64_t width) {
+/// Block (t, q): the t-th topkThreads places of the q-th query of the chunk, from its sorted keys [width].
+__global__ void topkWrite(TopkArgs a, QueryChunk chunk, const Key* sorted, int64_t width) {
   const int64_t place = int64_t{blockIdx.x} * topkThreads + threadIdx.x;
-  if (place < a.k)
-    writeResult(a, chunk + blockIdx.y, place, place < width ? sorted[blockIdx.y * width + place] : noKey);
+  if (place >= a.k) return;
+  writeResult(a, chunk.begin + blockIdx.y, place, place < width ? sorted[blockIdx.y * width + place] : noKey);
 }
 
 inline int64_t ceilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+/// How many queries to take at a time, so that `bytes` for each fit the workspace.
+inline int64_t chunkQueries(const TopkPlan& plan, int64_t queries, int64_t bytes, int64_t most) {
+  int64_t step = plan.workspaceBytes / bytes;
+  step = step < 1 ? 1 : step > most ? most : step;
+  return step < queries ? step : queries;
+}
+
+template <typename F>
+void forChunks(const Exec& exec, int64_t queries, int64_t step, F&& body) {
+  for (int64_t begin = 0; begin < queries && !exec.cancelled(); begin += step) {
+    body(QueryChunk{begin, begin + step < queries ? begin + step : queries});
+  }
+}
+
 /// k up to TopkList::capacity: one pass over the items for every Q queries.
 template <int Q>
-void topkListed(Queue& queue, const TopkArgs& a, const float* queryNorms, const TopkPlan& plan) {
-  const int64_t queryTiles = ceilDiv(a.queries.rows, Q), itemTiles = ceilDiv(a.items.rows, topkThreads);
+void topkListed(Queue& queue, const Exec& exec, const TopkArgs& a, const float* queryNorms, const TopkPlan& plan) {
+  const int64_t itemTiles = ceilDiv(a.items.rows, topkThreads), queryTiles = ceilDiv(a.queries.rows, Q);
   int64_t slices = plan.slices > 0 ? plan.slices : ceilDiv(int64_t{4} * queue.multiprocessors(), queryTiles);
   slices = slices < itemTiles ? slices : itemTiles;
   const int64_t sliceItems = ceilDiv(itemTiles, slices > 0 ? slices : 1) * topkThreads;
-  slices = ceilDiv(a.items.rows, sliceItems > 0 ? sliceItems : 1);
-  Key* lists = queue.workspace<Key>(a.queries.rows * slices * a.k);
-  if (slices > 0)
-    queue.launch("topkScan", topkScan<Q>, {queryTiles, slices}, topkThreads, a, queryNorms, sliceItems, lists);
-  queue.launch("topkMerge", topkMerge, {a.queries.rows}, topkThreads, a, lists, slices);
+  slices = itemTiles > 0 ? ceilDiv(a.items.rows, sliceItems) : 0;
+  const int64_t perQuery = (slices > 0 ? slices : 1) * a.k * static_cast<int64_t>(sizeof(Key));
+  const int64_t step = chunkQueries(plan, a.queries.rows, perQuery, INT32_MAX);
+  Key* lists = queue.workspace<Key>(step * slices * a.k);
+  forChunks(exec, a.queries.rows, step, [&](QueryChunk chunk) {
+    const int64_t count = chunk.end - chunk.begin;
+    if (slices > 0) {
+      queue.launch("topkScan", topkScan<Q>, {ceilDiv(count, Q), slices}, topkThreads, a, queryNorms, chunk, sliceItems,
+                   lists);
+    }
+    queue.launch("topkMerge", topkMerge, {count}, topkThreads, a, chunk, lists, slices);
+  });
 }
 
-/// Any k: the keys of all items in memory, for as many queries at a time as the workspace takes.
+/// Any k: the keys of all items in memory.
 inline void topkSelected(Queue& queue, const Exec& exec, const TopkArgs& a, const float* queryNorms,
                          const TopkPlan& plan) {
-  const int64_t items = a.items.rows, width = sortWidth(a.k < items ? a.k : items);
+  const int64_t items = a.items.rows, k = a.k < items ? a.k : items, width = sortWidth(k);
   const int64_t perQuery = (items + width) * static_cast<int64_t>(sizeof(Key));
-  int64_t step = plan.workspaceBytes / perQuery;
-  step = step < 1 ? 1 : step > selectQueries ? selectQueries : step;
-  step = step < a.queries.rows ? step : a.queries.rows;
+  const int64_t step = chunkQueries(plan, a.queries.rows, perQuery, selectQueries);
   Key* keys = queue.workspace<Key>(step * items);
   Key* sorted = queue.workspace<Key>(step * width);
   Selection* selections = queue.workspace<Selection>(step);
-  for (int64_t chunk = 0; chunk < a.queries.rows && !exec.cancelled(); chunk += step) {
-    const int64_t chunkEnd = chunk + step < a.queries.rows ? chunk + step : a.queries.rows, count = chunkEnd - chunk;
+  forChunks(exec, a.queries.rows, step, [&](QueryChunk chunk) {
+    const int64_t count = chunk.end - chunk.begin;
     if (items > 0) {
       queue.launch("topkScores", topkScores<topkQueries>, {ceilDiv(items, topkThreads), ceilDiv(count, topkQueries)},
-                   topkThreads, a, queryNorms, chunk, chunkEnd, keys);
+                   topkThreads, a, queryNorms, chunk, keys);
     }
-    selectBest(queue, keys, items, count, a.k < items ? a.k : items, selections, sorted, width);
+    selectBest(queue, keys, items, count, k, selections, sorted, width);
     queue.launch("topkWrite", topkWrite, {ceilDiv(a.k, topkThreads), count}, topkThreads, a, chunk, sorted, width);
-  }
+  });
 }
 
 /// The `topk` slot. All pointers are to device memory; the work is queued on exec's stream.
@@ -235,9 +261,9 @@ inline Status topk(const Exec& exec, const TopkArgs& a, const TopkPlan& plan = {
   if (a.k > plan.largestListed) {
     topkSelected(queue, exec, a, queryNorms, plan);
   } else if (a.queries.rows == 1) {
-    topkListed<1>(queue, a, queryNorms, plan);
+    topkListed<1>(queue, exec, a, queryNorms, plan);
   } else {
-    topkListed<topkQueries>(queue, a, queryNorms, plan);
+    topkListed<topkQueries>(queue, exec, a, queryNorms, plan);
   }
   return queue.status();
 }

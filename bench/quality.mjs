@@ -40,7 +40,7 @@ for (const experiment of wanted) {
 }
 if (args.json) writeFileSync(args.json, rows.map((row) => `${JSON.stringify(row)}\n`).join(''));
 
-async function measured({ dataset, protocol, load, evaluation, models, goals }) {
+async function measured({ dataset, protocol, load, evaluation, models, goals, tolerance = 5e-6 }) {
   const data = await matrices(await load(args.data));
   const how = data.candidates ? { ...evaluation, protocol: { candidates: data.candidates } } : evaluation;
   const found = [];
@@ -49,7 +49,7 @@ async function measured({ dataset, protocol, load, evaluation, models, goals }) 
     const { values } = await evaluate(fitted, data, how);
     const cells = Object.entries(values).map(([metric, value]) => {
       found.push({ dataset, protocol, ...model, metric, value, seconds });
-      return `${metric} ${value.toFixed(5)}${verdict(model, goals[label(model)]?.[metric], value)}`;
+      return `${metric} ${value.toFixed(5)}${verdict(model, goals[label(model)]?.[metric], value, tolerance)}`;
     });
     console.log(`  ${label(model).padEnd(12)} ${cells.join('  ')}  (fit ${seconds.toFixed(1)} s)`);
     fitted.dispose();
@@ -57,14 +57,11 @@ async function measured({ dataset, protocol, load, evaluation, models, goals }) 
   return found;
 }
 
-/** Popularity must be the published value to its last digit; the others at least theirs. */
-function verdict({ model }, goal, value) {
+function verdict({ model }, goal, value, tolerance) {
   if (goal === undefined) return '';
-  const met = model === 'popularity' ? Math.abs(value - goal) <= 0.6 * lastDigit(goal) : value >= goal;
-  return met ? ` (${goal}: reached)` : ` (${goal}: MISSED)`;
+  const met = model === 'popularity' ? Math.abs(value - goal) <= tolerance : value >= goal;
+  return ` (${goal}: ${met ? 'reached' : 'MISSED'})`;
 }
-
-const lastDigit = (x) => 10 ** -String(x).split('.')[1].length;
 
 async function tuned(experiment) {
   const { dataset, protocol } = experiment;

@@ -1,5 +1,5 @@
 // Fits a model by name.
-import { Als, Popularity, Random } from '../../dist/index.js';
+import { ALS, Popularity, Random } from '../../dist/index.js';
 import { weighByRarity } from './matrices.mjs';
 
 const plain = { popularity: Popularity, random: Random };
@@ -11,7 +11,7 @@ export async function fit({ model, options }, train) {
   if (model !== 'als') return timed(async () => new plain[model](options).fit(train));
   const { itemExponent = 0, ...own } = options;
   const weighed = itemExponent ? await weighByRarity(train, itemExponent) : train;
-  return timed(async () => new Als(own).fit(weighed));
+  return timed(async () => new ALS(own).fit(weighed));
 }
 
 async function timed(work) {

@@ -50,12 +50,18 @@ export function negatives(path) {
   return pairs.done();
 }
 
-/** Lines of `user item item ...` in time order, ids from 1: the last item of each user is test, the rest train. */
+/**
+ * Lines of `user item item ...` in time order, ids from 1, one or more lines for each user: the last item of each is
+ * test, the rest train.
+ */
 export function leaveLastOut(path) {
-  const [train, test] = [new Pairs(), new Pairs()];
+  const histories = new Map();
   for (const line of lines(path)) {
     const [user, ...items] = line.split(' ').map((id) => Number(id) - 1);
-    for (const [i, item] of items.entries()) (i < items.length - 1 ? train : test).add(user, item);
+    histories.get(user)?.push(...items) ?? histories.set(user, items);
   }
+  const [train, test] = [new Pairs(), new Pairs()];
+  for (const [user, items] of histories)
+    for (const [i, item] of items.entries()) (i < items.length - 1 ? train : test).add(user, item);
   return { train: train.done(), test: test.done() };
 }

@@ -1,5 +1,5 @@
 // A small grid for ALS on a tenth of train that is held out, judged after every sweep.
-import { Als, evaluate } from '../../dist/index.js';
+import { ALS, evaluate } from '../../dist/index.js';
 import { holdOut, matrices, weighByRarity } from './matrices.mjs';
 
 const grid = {
@@ -31,7 +31,7 @@ export async function tune(experiment, dir, { factors = 64, log }) {
 /** One sweep at a time, each going on from the last: the same factors as in one fit. */
 async function sweepBySweep({ itemExponent, ...options }, weighed, data) {
   const start = performance.now();
-  const model = new Als({ ...options, iterations: 1 });
+  const model = new ALS({ ...options, iterations: 1 });
   let best = { mean: -1 };
   for (let iterations = 1; iterations <= sweeps; ++iterations) {
     await model.fit(weighed, { warmStart: iterations > 1 });

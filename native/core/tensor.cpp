@@ -1,6 +1,8 @@
 #include "core/tensor.h"
 
 #include <atomic>
+#include <sys/mman.h>
+
 #include <cstdlib>
 #include <cstring>
 
@@ -42,9 +44,14 @@ std::string text(const Shape& shape) {
 
 std::shared_ptr<Buffer> Buffer::host(size_t bytes, bool zero) {
   // One spare vector behind the end lets kernels load whole vectors at a tail without faulting.
-  const size_t padded = (bytes / alignment + 2) * alignment;
-  void* data = padded > bytes ? std::aligned_alloc(alignment, padded) : nullptr;
+  // Large buffers ask for huge pages: random rows of a matrix beyond 8 MB miss the translation buffers otherwise.
+  constexpr size_t hugePage = size_t{1} << 21;
+  const bool large = bytes >= 2 * hugePage;
+  const size_t unit = large ? hugePage : alignment;
+  const size_t padded = large ? ((bytes + alignment) / unit + 1) * unit : (bytes / unit + 2) * unit;
+  void* data = padded > bytes ? std::aligned_alloc(unit, padded) : nullptr;
   if (!data) fail(ErrorCode::memory, "could not allocate ", bytes, " bytes of memory");
+  if (large) madvise(data, padded, MADV_HUGEPAGE);  // advice: a refusal changes nothing but speed
   if (zero) std::memset(data, 0, padded);
   return std::make_shared<Buffer>(data, bytes, Device{}, std::shared_ptr<void>(data, [](void* p) { std::free(p); }));
 }

@@ -1,8 +1,9 @@
 // A half-sweep of implicit ALS by conjugate gradients: Takács, Pilászy, Tikk, "Applications of the conjugate gradient
 // method for implicit feedback collaborative filtering", RecSys 2011. The f x f matrix of a row is never formed.
 //
-// A row's factors are gathered once into memory that stays in the second-level cache over all steps; eight of them at a
-// time give eight inner products and one combined update. Four rows go in step, so that gram is read once for four.
+// A row's factors are gathered once, into memory that is read front to back in every step and, for all but the longest
+// rows, stays in a cache; eight of them at a time give eight inner products and one combined update. Four short rows go
+// in step, so that gram is read once for four.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -65,7 +66,11 @@ class BatchSolver {
   static constexpr int64_t rowsAtOnce = 4;
 
   BatchSolver(const AlsArgs& a, const float* gram)
-      : a_(a), gram_(gram), f_(a.fixed.cols), padded_(roundUp(f_, N)), capacity_(capacity(a.fixed.cols)) {
+      : a_(a),
+        gram_(gram),
+        f_(a.fixed.cols),
+        padded_(roundUp(f_, N)),
+        capacity_(std::max<int64_t>((1 << 20) / padded_ / 8 * 8, 64)) {
     memory_ = Scratch(capacity_ * (padded_ + 1) + 4 * rowsAtOnce * padded_);
     float* at = memory_.data();
     const auto take = [&at](int64_t count) { return std::exchange(at, at + count); };
@@ -79,13 +84,11 @@ class BatchSolver {
     std::fill_n(x_, rowsAtOnce * padded_, 0.0f);
   }
 
-  /// Entries whose factors fit in half of a common second-level cache.
-  static int64_t capacity(int64_t f) { return std::max<int64_t>(65536 / roundUp(f, N) / 8 * 8, 64); }
-
   /// Solves rows order[q...]; returns how many it took.
   int64_t solve(const int32_t* order, int64_t most, Ahead& ahead) {
     count_ = 0;
     int64_t used = 0;
+    const int64_t shared = (1 << 16) / padded_;  // entries of several rows at once: half of a second-level cache
     while (count_ < std::min(most, rowsAtOnce)) {
       Row& row = rows_[count_];
       row.u = order[count_];
@@ -93,17 +96,16 @@ class BatchSolver {
       row.n = a_.rows.indptr[row.u + 1] - row.begin;
       row.at = used;
       row.resident = used + roundUp(row.n, 4) <= capacity_;
-      if (!row.resident && count_) break;
+      if (count_ && used + row.n > shared) break;
       ++count_;
-      if (!row.resident) break;
       used += roundUp(row.n, 4);
     }
     for (int64_t i = 0; i < count_; ++i) {
       const Row& row = rows_[i];
-      if (row.resident) gather(row, 0, row.n, row.at);
-      ahead.used(row.n);
+      if (row.resident) gather(row, 0, row.n, row.at, ahead);
       copyPadded(a_.out + row.u * f_, f_, x_ + i * padded_);
     }
+    if (!rows_[0].resident) ahead.used(rows_[0].n);
     start(ahead);
     for (int32_t step = 0; step < a_.steps; ++step) {
       if (!advance(ahead)) break;
@@ -130,10 +132,12 @@ class BatchSolver {
   float lambda(const Row& row) const { return a_.reg[row.u]; }
 
   /// Gathers entries [begin, end) of a row to place `at`, then zero rows up to a multiple of four.
-  void gather(const Row& row, int64_t begin, int64_t end, int64_t at) {
+  void gather(const Row& row, int64_t begin, int64_t end, int64_t at, Ahead& ahead) {
     const float* w = a_.rows.values + row.begin;
     const int32_t* ids = a_.rows.indices + row.begin;
     for (int64_t i = begin; i < end; ++i, ++at) {
+      ahead.used(1);
+      ahead.step(1);
       copyPadded(a_.fixed.row(ids[i]), f_, gathered_ + at * padded_);
       w_[at] = w[i];
     }
@@ -165,17 +169,15 @@ class BatchSolver {
   }
 
   void updateRow(const Row& row, bool residual, const float* v, float* out, Ahead& ahead) {
+    // A row too long to be kept is gathered anew in every step.
     if (row.resident) return updateGathered(row.at, row.n, residual, v, out, ahead);
-    const int32_t* ids = a_.rows.indices + row.begin;
     constexpr int64_t block = 32;
+    const int32_t self = static_cast<int32_t>(row.u);
+    Ahead own(a_.rows, &self, &self + 1, a_.fixed.data, f_);
     for (int64_t i = 0; i < row.n; i += block) {
       const int64_t end = std::min(i + block, row.n);
-      for (int64_t k = end; k < std::min(end + block, row.n); ++k) {
-        const float* y = a_.fixed.row(ids[k]);
-        for (int64_t j = 0; j < f_; j += 16) __builtin_prefetch(y + j, 0, 2);
-      }
-      gather(row, i, end, 0);
-      updateGathered(0, end - i, residual, v, out, ahead);
+      gather(row, i, end, 0, own);
+      updateGathered(0, end - i, residual, v, out, own);
     }
   }
 
@@ -250,7 +252,8 @@ Status alsCg(const Exec& exec, const AlsArgs& a) {
     parallelFor(schedule.chunks(), 1, exec, [&](int64_t chunk, int64_t, int slot) {
       if (!solvers[slot]) solvers[slot] = std::make_unique<BatchSolver>(a, gram.data());
       const int64_t end = schedule.borders[chunk + 1];
-      Ahead ahead(a.rows, schedule, schedule.borders[chunk], end, a.fixed.data, f);
+      Ahead ahead(a.rows, schedule.order.data() + schedule.borders[chunk], schedule.order.data() + end, a.fixed.data,
+                  f);
       for (int64_t q = schedule.borders[chunk]; q < end;) {
         q += solvers[slot]->solve(schedule.order.data() + q, end - q, ahead);
       }

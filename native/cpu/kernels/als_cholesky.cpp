@@ -27,7 +27,6 @@ namespace {
 /// What all threads share.
 struct Half {
   const AlsArgs& a;
-  const Schedule& schedule;
   int64_t f, padded;
   const float* factors;  // the fixed factors: as given, or rotated and padded to `ld` columns with zeros
   int64_t ld;
@@ -71,7 +70,6 @@ class RowSolver {
     for (int64_t i = 1; i < n; ++i) least = std::min(least, w[i]);
     // W^-½ and D^-½ must exist; a weight of zero or below, or a singular D, goes the other way.
     const bool small = h_.basis && n < h_.f && least > 1e-30f && h_.basis->values[0] + lambda > 1e-30f;
-    ahead.used(n);
     const bool ok = (small && solveSmall(n, ids, w, lambda, ahead)) || solveFull(n, ids, w, lambda, least < 0, ahead);
     require(ok, ErrorCode::value, "ALS: the system of row ", u, " (", n, " entries, regularization ", lambda,
             ") is not positive definite in float32: use a larger regularization, or weights that are neither negative "
@@ -109,6 +107,7 @@ class RowSolver {
     for (int64_t begin = 0; begin < n; begin += depth_) {
       const int64_t count = std::min(depth_, n - begin);
       pack<1>(ids + begin, w + begin, count, true);
+      ahead.used(count);
       const int64_t fetch = (count + groups - 1) / groups + 1;
       for (int64_t g = 0; g < groups; ++g) {
         ahead.step(fetch);
@@ -128,21 +127,35 @@ class RowSolver {
   /// Packs √(sign w) y of `count` entries (zero where sign w is negative) and, if asked, adds (w + bonus) y to x.
   template <int sign>
   void pack(const int32_t* ids, const float* w, int64_t count, bool rhs) {
-    for (int64_t k = 0; k < count; ++k) {
-      const float* y = h_.factor(ids[k]);
-      const V s = hn::Set(d, std::sqrt(std::max(sign * w[k], 0.0f)));
-      const V c = hn::Set(d, rhs ? w[k] + h_.a.bonus : 0.0f);
-      const int64_t whole = h_.ld / N;
+    const int64_t whole = h_.ld / N, part = h_.ld - whole * N;
+    for (int64_t k = 0; k < count; k += 4) {  // four at a time; those beyond the end are packed as zeros
+      const float* y[4];
+      V s[4], c[4];
+      for (int64_t r = 0; r < 4; ++r) {
+        const bool inside = k + r < count;
+        const float weight = inside ? w[k + r] : 0.0f;
+        y[r] = h_.factor(ids[inside ? k + r : count - 1]);
+        s[r] = hn::Set(d, std::sqrt(std::max(sign * weight, 0.0f)));
+        c[r] = hn::Set(d, rhs && inside ? weight + h_.a.bonus : 0.0f);
+      }
       float* p = p_ + k * N;
-      for (int64_t j = 0; j < whole; ++j, p += stride_) {
-        const V v = hn::LoadU(d, y + j * N);
-        hn::Store(hn::Mul(s, v), d, p);
-        hn::Store(hn::MulAdd(c, v, hn::Load(d, x_ + j * N)), d, x_ + j * N);
+      const auto put = [&](V v0, V v1, V v2, V v3, float* x) {
+        const V even = hn::MulAdd(c[2], v2, hn::MulAdd(c[0], v0, hn::Load(d, x)));
+        const V odd = hn::MulAdd(c[3], v3, hn::Mul(c[1], v1));
+        hn::Store(hn::Mul(s[0], v0), d, p);
+        hn::Store(hn::Mul(s[1], v1), d, p + N);
+        hn::Store(hn::Mul(s[2], v2), d, p + 2 * N);
+        hn::Store(hn::Mul(s[3], v3), d, p + 3 * N);
+        hn::Store(hn::Add(even, odd), d, x);
+        p += stride_;
+      };
+      for (int64_t j = 0; j < whole * N; j += N) {
+        put(hn::LoadU(d, y[0] + j), hn::LoadU(d, y[1] + j), hn::LoadU(d, y[2] + j), hn::LoadU(d, y[3] + j), x_ + j);
       }
       if (whole < panels_) {
-        const V v = loadPart(y + whole * N, h_.ld - whole * N);
-        hn::Store(hn::Mul(s, v), d, p);
-        hn::Store(hn::MulAdd(c, v, hn::Load(d, x_ + whole * N)), d, x_ + whole * N);
+        const int64_t j = whole * N;
+        put(loadPart(y[0] + j, part), loadPart(y[1] + j, part), loadPart(y[2] + j, part), loadPart(y[3] + j, part),
+            x_ + j);
       }
     }
   }
@@ -154,6 +167,7 @@ class RowSolver {
       for (int64_t j = 0; j < padded; ++j) root_[j] = j < f ? 1.0f / std::sqrt(h_.basis->values[j] + lambda) : 0.0f;
       rootLambda_ = lambda;
     }
+    ahead.used(n);
     for (int64_t i = 0; i < size; ++i) {
       scale_[i] = i < n ? std::sqrt(w[i]) : 0.0f;
       x_[i] = i < n ? (w[i] + h_.a.bonus) / scale_[i] : 0.0f;
@@ -167,7 +181,10 @@ class RowSolver {
       ahead.step(fetch);
       rankUpdate4<1>(p_, stride_, size / N, f, g * 4, c_, ldc_);
     }
-    if (!cholesky(c_, ldc_, size, u_, stride_, inverse_)) return false;
+    if (!cholesky(c_, ldc_, size, u_, stride_, inverse_)) {
+      ahead.used(-n);  // the row is read again
+      return false;
+    }
     choleskySolve(u_, stride_, size, inverse_, x_);
     combine(n, ids);
     return true;
@@ -281,7 +298,7 @@ Status alsCholesky(const Exec& exec, const AlsArgs& a) {
   return guard([&] {
     const int64_t f = a.fixed.cols, padded = roundUp(f, N), stride = f * N;
     const Schedule schedule(a.rows, f);
-    Half half{a, schedule, f, padded, a.fixed.data, f, nullptr, nullptr, stride};
+    Half half{a, f, padded, a.fixed.data, f, nullptr, nullptr, stride};
     EigenBasis basis;
     Scratch panels, rotated;
     if (rotationPays(a.rows, f, a.fixed.rows)) {
@@ -303,7 +320,7 @@ Status alsCholesky(const Exec& exec, const AlsArgs& a) {
     parallelFor(schedule.chunks(), 1, exec, [&](int64_t chunk, int64_t, int slot) {
       if (!solvers[slot]) solvers[slot] = std::make_unique<RowSolver>(half);
       const int64_t begin = schedule.borders[chunk], end = schedule.borders[chunk + 1];
-      Ahead ahead(a.rows, schedule, begin, end, half.factors, half.ld);
+      Ahead ahead(a.rows, schedule.order.data() + begin, schedule.order.data() + end, half.factors, half.ld);
       for (int64_t q = begin; q < end; ++q) solvers[slot]->solve(schedule.order[q], ahead);
       solvers[slot]->flush();
     });

@@ -3,28 +3,23 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
-#include <new>
 #include <utility>
 #include <vector>
 
 #include "backend/views.h"
+#include "core/tensor.h"
 
 namespace topknot {
 
-/// 64-byte aligned floats, not initialised.
+/// Working memory of 64-byte aligned floats, not initialised.
 class Scratch {
  public:
   Scratch() = default;
-  explicit Scratch(int64_t count)
-      : data_(static_cast<float*>(::operator new (static_cast<size_t>(count) * sizeof(float), std::align_val_t{64}))) {}
-  float* data() const { return data_.get(); }
-  explicit operator bool() const { return static_cast<bool>(data_); }
+  explicit Scratch(int64_t count) : buffer_(Buffer::host(static_cast<size_t>(count) * sizeof(float))) {}
+  float* data() const { return static_cast<float*>(buffer_->data()); }
 
  private:
-  struct Free {
-    void operator()(float* p) const { ::operator delete (p, std::align_val_t{64}); }
-  };
-  std::unique_ptr<float, Free> data_;
+  std::shared_ptr<Buffer> buffer_;
 };
 
 /// Rows by falling count of entries, in chunks of about equal cost: the heavy rows start first, so that none is left
@@ -59,19 +54,19 @@ struct Schedule {
   int64_t chunks() const { return static_cast<int64_t>(borders.size()) - 1; }
 };
 
-/// Prefetches the factors of the coming entries of a chunk, a bounded way ahead of their use.
+/// Prefetches the factors of the coming entries of some rows, a bounded way ahead of their use.
 class Ahead {
  public:
-  Ahead(const CsrView& rows, const Schedule& schedule, int64_t begin, int64_t end, const float* factors, int64_t ld)
-      : rows_(rows), schedule_(schedule), factors_(factors), ld_(ld), q_(begin), end_(end), most_(32768 / ld) {
+  Ahead(const CsrView& rows, const int32_t* begin, const int32_t* end, const float* factors, int64_t ld)
+      : rows_(rows), factors_(factors), ld_(ld), row_(begin), end_(end), most_(32768 / ld) {
     open();
   }
   void step(int64_t count) {
-    for (; count > 0 && lead_ < most_ && q_ < end_; --count, ++lead_) {
-      const float* row = factors_ + rows_.indices[e_] * ld_;
-      for (int64_t j = 0; j < ld_; j += 16) __builtin_prefetch(row + j, 0, 2);
+    for (; count > 0 && lead_ < most_ && row_ < end_; --count, ++lead_) {
+      const float* factor = factors_ + rows_.indices[e_] * ld_;
+      for (int64_t j = 0; j < ld_; j += 16) __builtin_prefetch(factor + j, 0, 2);
       if (++e_ == last_) {
-        ++q_;
+        ++row_;
         open();
       }
     }
@@ -79,11 +74,11 @@ class Ahead {
   /// Tells that the next `count` entries have been read.
   void used(int64_t count) {
     lead_ -= count;
-    while (lead_ < 0 && q_ < end_) {  // overtaken: skip what has been read
+    while (lead_ < 0 && row_ < end_) {  // overtaken: skip what has been read
       const int64_t skip = std::min(-lead_, last_ - e_);
       lead_ += skip;
       if ((e_ += skip) == last_) {
-        ++q_;
+        ++row_;
         open();
       }
     }
@@ -91,15 +86,15 @@ class Ahead {
 
  private:
   void open() {
-    if (q_ >= end_) return;
-    const int64_t u = schedule_.order[q_];
-    e_ = rows_.indptr[u];
-    last_ = rows_.indptr[u + 1];
+    if (row_ >= end_) return;
+    e_ = rows_.indptr[*row_];
+    last_ = rows_.indptr[*row_ + 1];
   }
   const CsrView& rows_;
-  const Schedule& schedule_;
   const float* factors_;
-  int64_t ld_, q_, end_, most_, e_ = 0, last_ = 0, lead_ = 0;
+  int64_t ld_;
+  const int32_t *row_, *end_;
+  int64_t most_, e_ = 0, last_ = 0, lead_ = 0;
 };
 
 }  // namespace topknot

@@ -21,8 +21,8 @@ export interface EvaluateOptions extends JobOptions {
   /** What test items are ranked against; `'full'` unless given. */
   protocol?: Protocol;
   /**
-   * Order among equal scores; `'id'` unless given. With `'full'`, `'against'` and the metric `auc` need the whole order
-   * of the items of each user, which costs more than the best k.
+   * Order among equal scores; `'id'` unless given. `'against'` together with a metric of the list's other items
+   * (coverage, gini, novelty, diversity) makes the protocol `'full'` sort all items for each user, which is slow.
    */
   ties?: Ties;
   /** What a test item is worth to NDCG: 1, its value v, or 2^v - 1 (values from 0 on). `'binary'` unless given. */
@@ -93,7 +93,9 @@ export async function evaluate<U extends Id, I extends Id>(
 
   if (lists) {
     const k = ranked ? (ks.at(-1) as number) : 1;
-    const ranking = { model: model as unknown as Scorer, train, test, protocol, k, ties, auc: metrics.has('auc') };
+    const auc = metrics.has('auc');
+    const fillers = ([...catalogueMetrics, 'novelty', 'diversity'] as const).some((m) => metrics.has(m));
+    const ranking = { model: model as unknown as Scorer, train, test, protocol, k, ties, auc, fillers };
     const blocks = await rankAll(ranking, rows, result, signal, progress);
     if (ranked) await measureLists(blocks, rows, { train, test, ks, metrics, options, gains }, result);
     for (const block of blocks) block.dispose();

@@ -1,7 +1,7 @@
-import type { CsrMatrix } from '../csr.js';
+import { CsrMatrix } from '../csr.js';
 import { expected } from '../errors.js';
 import { type JobOptions, runJob } from '../job.js';
-import type { Scorer } from '../models/recommender.js';
+import type { RankCounts, RowFilter, Scorer } from '../models/recommender.js';
 import { native } from '../native.js';
 import { Tensor, tensor } from '../tensor.js';
 
@@ -37,6 +37,8 @@ export interface Ranking {
   k: number;
   ties: Ties;
   auc: boolean;
+  /** Whether it matters which items fill the ranks where no test item stands. */
+  fillers: boolean;
 }
 
 /** Scores handed over at once, at most about: what a block costs in memory, and the copying on the JavaScript thread. */
@@ -64,24 +66,23 @@ export function blockSize(ranking: Ranking, users: number): number {
   return Math.max(1, Math.min(usersPerBlock, Math.floor(scoresPerBlock / candidatesPerUser(ranking, users))));
 }
 
-function candidatesPerUser({ protocol, test, k, ties, auc }: Ranking, users: number): number {
+function candidatesPerUser(ranking: Ranking, users: number): number {
+  const { protocol, test, k } = ranking;
   const relevant = test.nnz / Math.max(1, users);
-  if (protocol === 'full') return auc || ties === 'against' ? test.shape[1] : k;
+  if (protocol === 'full') return needsOrder(ranking) ? test.shape[1] : Math.max(k, relevant);
   if ('negatives' in protocol) return protocol.negatives + relevant;
   return protocol.candidates.nnz / Math.max(1, protocol.candidates.shape[0]) + relevant;
 }
 
+/** Whether the whole order of a user's items is needed: neither the best k nor counts of what is ahead will do. */
+function needsOrder({ model, ties, auc, fillers }: Ranking): boolean {
+  return ties === 'against' ? fillers || !model.rankCounts : auc && !model.rankCounts;
+}
+
 /** @internal Ranks the candidates of these users. */
 export async function rankBlock(ranking: Ranking, users: Int32Array, options: JobOptions): Promise<RankedBlock> {
-  const { model, train, test, protocol, k, ties, auc } = ranking;
-  if (protocol === 'full') {
-    const all = auc || ties === 'against';
-    const filter = { seen: train, seenRows: users };
-    const best = await model.topKRows(users, all ? test.shape[1] : k, filter, options);
-    if (!all) return { lists: tensor(best.ids, { dtype: 'int32', shape: [users.length, k] }) };
-    const ptr = BigInt64Array.from({ length: users.length + 1 }, (_, i) => BigInt(i * test.shape[1]));
-    return rank(ranking, users, ptr, best.ids, best.scores, options);
-  }
+  const { model, train, test, protocol } = ranking;
+  if (protocol === 'full') return rankAllItems(ranking, users, options);
   const pairs = await runJob('long', options, (control) =>
     'negatives' in protocol
       ? native.sampleCandidates(control, test.handles, train.handles, users, protocol.negatives, protocol.seed ?? 0)
@@ -92,6 +93,42 @@ export async function rankBlock(ranking: Ranking, users: Int32Array, options: Jo
   const ranked = await rank(ranking, users, pairs.ptr, items, scores, options);
   native.dispose(pairs.ptr);
   return ranked;
+}
+
+async function rankAllItems(ranking: Ranking, users: Int32Array, options: JobOptions): Promise<RankedBlock> {
+  const { model, train, test, k, ties, auc } = ranking;
+  const filter = { seen: train, seenRows: users };
+  if (needsOrder(ranking)) {
+    const all = await model.topKRows(users, test.shape[1], filter, options);
+    const ptr = BigInt64Array.from({ length: users.length + 1 }, (_, i) => BigInt(i * test.shape[1]));
+    return rank(ranking, users, ptr, all.ids, all.scores, options);
+  }
+  const counted = auc || ties === 'against' ? await rankByCounts(ranking, users, filter, options) : undefined;
+  if (counted && ties === 'against') return counted;
+  const best = await model.topKRows(users, k, filter, options);
+  const lists = tensor(best.ids, { dtype: 'int32', shape: [users.length, k] });
+  if (!counted) return { lists };
+  counted.lists.dispose();
+  return { ...counted, lists };
+}
+
+/** With ties against the test items, and -1 where none of them stands. */
+async function rankByCounts(
+  { model, train, test, k }: Ranking,
+  users: Int32Array,
+  filter: RowFilter,
+  options: JobOptions,
+): Promise<RankedBlock> {
+  using positives = new CsrMatrix(
+    await runJob('long', options, (control) => native.csrTakeRows(control, test.handles, users)),
+  );
+  const counts = (await model.rankCounts?.(users, positives, filter, options)) as RankCounts;
+  using above = counts.above;
+  using equal = counts.equal;
+  const ranked = await runJob('long', options, (control) =>
+    native.rankByCounts(control, positives.handles, above.handle, equal.handle, train.handles, users, k),
+  );
+  return { lists: new Tensor<'int32'>(ranked.ids), auc: ranked.auc as Float64Array };
 }
 
 async function rank(

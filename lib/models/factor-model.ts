@@ -1,4 +1,5 @@
 import { checkK, oneOf } from '../check.js';
+import type { CsrMatrix } from '../csr.js';
 import type { Id, Ids } from '../data/ids.js';
 import { TopknotError } from '../errors.js';
 import { type JobOptions, runJob } from '../job.js';
@@ -8,7 +9,7 @@ import { allowedBits, type ItemFilter, nativeFilter } from '../ops/item-filter.j
 import { metrics, squaredNorms, type VectorMetric } from '../ops/top-k.js';
 import { Tensor } from '../tensor.js';
 import { type Fitted, Model, type Query } from './model.js';
-import type { RowFilter, TopKRows } from './recommender.js';
+import type { RankCounts, RowFilter, TopKRows } from './recommender.js';
 
 /** A fit of a model whose score is the inner product of a user's row and an item's row. @internal */
 export interface FittedFactors<U extends Id, I extends Id> extends Fitted<U, I> {
@@ -56,6 +57,26 @@ export abstract class FactorModel<U extends Id, I extends Id, S extends FittedFa
     const { users, userFactors } = this.state;
     const found = await similar('user', users, userFactors, user, options);
     return found.map(([id, score]) => ({ user: id, score }));
+  }
+
+  async rankCounts(
+    userRows: Int32Array,
+    positives: CsrMatrix,
+    filter: RowFilter = {},
+    options: JobOptions = {},
+  ): Promise<RankCounts> {
+    const { userFactors, itemFactors } = this.state;
+    return runJob('long', options, async (control) => {
+      using queries = new Tensor(await native.takeRows(control, userFactors.handle, userRows));
+      const { above, equal } = await native.rankCounts(
+        control,
+        queries.handle,
+        itemFactors.handle,
+        positives.handles,
+        nativeFilter(filter),
+      );
+      return { above: new Tensor<'int32'>(above), equal: new Tensor<'int32'>(equal) };
+    });
   }
 
   /** @internal */

@@ -1,6 +1,7 @@
 import type { CsrMatrix } from '../csr.js';
 import type { Id, Ids } from '../data/ids.js';
 import type { JobOptions } from '../job.js';
+import type { Tensor } from '../tensor.js';
 
 /** Which items a row-level query may return, by row numbers. */
 export interface RowFilter {
@@ -19,6 +20,14 @@ export interface TopKRows {
   scores: Float32Array;
 }
 
+/** For each entry of a matrix of positives, in its order: int32 [entries]. */
+export interface RankCounts {
+  /** Items that score higher, the row's own positives aside. */
+  above: Tensor<'int32'>;
+  /** Items of the same score, likewise. */
+  equal: Tensor<'int32'>;
+}
+
 /**
  * What every fitted model offers to evaluation and serving, in row numbers. `recommend` and its relatives, in the
  * caller's ids, are built on it.
@@ -30,4 +39,14 @@ export interface Scorer<U extends Id = Id, I extends Id = Id> {
   topKRows(userRows: Int32Array, k: number, filter?: RowFilter, options?: JobOptions): Promise<TopKRows>;
   /** The score of each pair (userRows[j], itemRows[j]). */
   scorePairs(userRows: Int32Array, itemRows: Int32Array, options?: JobOptions): Promise<Float32Array>;
+  /**
+   * Where the entries of `positives` (row q: items of userRows[q]) stand among the items that the filter lets through.
+   * Optional: without it, evaluation asks `topKRows` for all items where it needs more than the best.
+   */
+  rankCounts?(
+    userRows: Int32Array,
+    positives: CsrMatrix,
+    filter?: RowFilter,
+    options?: JobOptions,
+  ): Promise<RankCounts>;
 }

@@ -185,6 +185,47 @@ RankedCandidates rankCandidates(Job& job, Tensor ptr, Tensor items, Tensor score
   return out;
 }
 
+RankedCandidates rankByCounts(Job& job, Csr positives, Tensor above, Tensor equal, Csr train, Tensor users, int64_t k) {
+  checkUsers(users, train);
+  expectCsr(positives, "positives");
+  expect(above, "above", DType::int32, 1);
+  expect(equal, "equal", DType::int32, 1);
+  const int64_t count = users.rows();
+  require(positives.rows() == count && positives.cols == train.cols, ErrorCode::shape, "positives: expected [", count,
+          ", ", train.cols, "] (users, items) but received [", positives.rows(), ", ", positives.cols, "]");
+  require(above.rows() == positives.nnz() && equal.rows() == positives.nnz(), ErrorCode::shape, "above: expected ",
+          positives.nnz(), " counts, one for each positive, but received ", above.rows(), " and ", equal.rows());
+  require(k > 0, ErrorCode::range, "k: expected at least 1 but received ", k);
+  RankedCandidates out{Tensor::host<int32_t>({count, k}), {Tensor::host<double>({count})}};
+  const CsrView p = positives.view(), seen = train.view();
+  parallelFor(count, 64, job.exec(), [&](int64_t begin, int64_t end, int) {
+    std::vector<std::pair<int64_t, int32_t>> standing;  // others not behind the positive, the positive
+    for (int64_t j = begin; j < end; ++j) {
+      const auto masked = rowOf(seen, users.data<int32_t>()[j]), row = rowOf(p, j);
+      double lost = 0;
+      standing.clear();
+      for (int64_t e = p.indptr[j]; e < p.indptr[j + 1]; ++e) {
+        if (std::binary_search(masked.begin(), masked.end(), p.indices[e])) continue;
+        const int64_t higher = above.data<int32_t>()[e], tied = equal.data<int32_t>()[e];
+        lost += static_cast<double>(higher) + static_cast<double>(tied) / 2;
+        standing.emplace_back(higher + tied, p.indices[e]);
+      }
+      std::sort(standing.begin(), standing.end());
+      int32_t* ids = out.ids.data<int32_t>() + j * k;
+      std::fill_n(ids, k, -1);
+      for (size_t ahead = 0; ahead < standing.size(); ++ahead) {
+        const int64_t rank = standing[ahead].first + static_cast<int64_t>(ahead);
+        if (rank < k) ids[rank] = standing[ahead].second;
+      }
+      const double relevant = static_cast<double>(standing.size());
+      const double others = static_cast<double>(train.cols - static_cast<int64_t>(united(masked, row).size()));
+      out.auc.tensor.data<double>()[j] = relevant > 0 && others > 0 ? 1 - lost / (relevant * others) : none;
+    }
+  });
+  job.checkCancelled();
+  return out;
+}
+
 RatingErrors ratingErrors(Job&, Csr test, Tensor users, Tensor predicted, bool perUser) {
   checkUsers(users, test);
   expect(predicted, "predicted", DType::float32, 1);

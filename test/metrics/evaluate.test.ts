@@ -1,8 +1,19 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { type Evaluation, evaluate, Interactions, type Metric, setThreads, tensor, threads } from '../../lib/index.js';
+import {
+  type Evaluation,
+  evaluate,
+  type Ids,
+  Interactions,
+  type Metric,
+  Popularity,
+  type Scorer,
+  setThreads,
+  tensor,
+  threads,
+} from '../../lib/index.js';
 import * as reference from '../reference/metrics.js';
-import { matrix, order, type Rows, scorer } from './fake.js';
+import { counting, matrix, order, type Rows, scorer } from './fake.js';
 
 const { precision, recall, f1, hitRate, ndcg, map, mrr } = reference;
 const formulas = { precision, recall, f1, hitRate, ndcg, map, mrr };
@@ -31,6 +42,8 @@ const problem = fc
       }),
     }),
   );
+/** A model without and one with rankCounts. */
+const maker = fc.constantFrom(scorer, counting);
 const rowsOf = (cells: number[][], keep: (c: number) => boolean): Rows =>
   cells.map((row) => new Map(row.map((c, i) => [i, c] as const).filter(([, c]) => keep(c))));
 
@@ -65,10 +78,10 @@ function checkLists(
 describe('evaluate', () => {
   it('full ranking agrees with the formulas (property)', () =>
     fc.assert(
-      fc.asyncProperty(problem, fc.constantFrom('binary', 'linear', 'exponential'), async (p, gains) => {
+      fc.asyncProperty(problem, fc.constantFrom('binary', 'linear', 'exponential'), maker, async (p, gains, make) => {
         const trainRows = rowsOf(p.cells, (c) => c === 1);
         const testRows = rowsOf(p.cells, (c) => c > 1);
-        const model = scorer(p.scores);
+        const model = make(p.scores);
         const data = { train: await matrix(trainRows, p.items), test: await matrix(testRows, p.items) };
         const itemVectors = tensor(p.vectors);
         const found = await evaluate(model, data, { metrics: every, k: p.k, gains, itemVectors, perUser: true });
@@ -102,11 +115,11 @@ describe('evaluate', () => {
 
   it('full ranking with ties against puts test items last among equals (property)', () =>
     fc.assert(
-      fc.asyncProperty(problem, async (p) => {
+      fc.asyncProperty(problem, maker, async (p, make) => {
         const trainRows = rowsOf(p.cells, (c) => c === 1);
         const testRows = rowsOf(p.cells, (c) => c > 1);
         const data = { train: await matrix(trainRows, p.items), test: await matrix(testRows, p.items) };
-        const found = await evaluate(scorer(p.scores), data, { metrics: [...listNames], k: p.k, ties: 'against' });
+        const found = await evaluate(make(p.scores), data, { metrics: [...listNames, 'auc'], k: p.k, ties: 'against' });
         const lists = testRows.flatMap((t, u) =>
           t.size
             ? [
@@ -148,6 +161,30 @@ describe('evaluate', () => {
         close(found.values.auc, reference.mean(auc), 'auc');
       }),
     ));
+
+  it('counts of a model agree with its whole order', async () => {
+    const [users, items] = [60, 50];
+    const pick = (u: number, i: number) => Math.imul(u * 31 + 7, i * 17 + 5) % 11;
+    const rows = (bit: number): Rows =>
+      Array.from(
+        { length: users },
+        (_, u) => new Map(Array.from({ length: items }, (_, i) => [i, 1] as const).filter(([i]) => pick(u, i) === bit)),
+      );
+    const data = { train: await matrix(rows(1), items), test: await matrix(rows(2), items) };
+    const model = await new Popularity().fit(data.train);
+    const uncounted: Scorer<number, number> = {
+      users: model.users as Ids<number>,
+      items: model.items as Ids<number>,
+      topKRows: (...given) => model.topKRows(...given),
+      scorePairs: (...given) => model.scorePairs(...given),
+    };
+    const options = { metrics: [...listNames, 'auc' as const], k: [3, 10], ties: 'against', perUser: true } as const;
+    const counted = await evaluate(model as unknown as Scorer<number, number>, data, options);
+    const ordered = await evaluate(uncounted, data, options);
+    expect(counted.users).toBeGreaterThan(50);
+    close(counted.values.auc, ordered.values.auc!, 'auc');
+    for (const name of listNames) expect(counted.values[`${name}@10`]).toBe(ordered.values[`${name}@10`]);
+  });
 
   it('draws distinct negatives outside train and test, evenly and by seed', async () => {
     const [users, items, negatives] = [400, 20, 5];

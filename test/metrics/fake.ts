@@ -1,5 +1,5 @@
 import { Ids } from '../../lib/data/ids.js';
-import { CsrMatrix } from '../../lib/index.js';
+import { CsrMatrix, tensor } from '../../lib/index.js';
 import type { Scorer } from '../../lib/models/recommender.js';
 
 /** One map from item to value for each user. */
@@ -48,6 +48,30 @@ export function scorer(scores: number[][], items = scores[0]!.length): Scorer<nu
     },
     async scorePairs(users, pairs) {
       return Float32Array.from(users, (u, j) => scores[u]![pairs[j]!]!);
+    },
+  };
+}
+
+/** The same model with rankCounts, as models of factors have it. */
+export function counting(scores: number[][]): Scorer<number, number> {
+  const model = scorer(scores);
+  return {
+    ...model,
+    async rankCounts(rows, positives, filter = {}) {
+      const [ptr, ids] = await Promise.all([positives.indptr.data(), positives.indices.data()]);
+      const all = await model.topKRows(rows, model.items.size, filter);
+      const above: number[] = [];
+      const equal: number[] = [];
+      rows.forEach((u, q) => {
+        const own = ids.subarray(Number(ptr[q]), Number(ptr[q + 1]));
+        const row = all.ids.subarray(q * model.items.size, (q + 1) * model.items.size);
+        const others = [...row].filter((i) => i >= 0 && !own.includes(i)).map((i) => scores[u]![i]!);
+        for (const item of own) {
+          above.push(others.filter((s) => s > scores[u]![item]!).length);
+          equal.push(others.filter((s) => s === scores[u]![item]!).length);
+        }
+      });
+      return { above: tensor(above, { dtype: 'int32' }), equal: tensor(equal, { dtype: 'int32' }) };
     },
   };
 }

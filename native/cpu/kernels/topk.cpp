@@ -2,7 +2,9 @@
 // tiles at the speed of the multiply-add units, whose scores are compared with the thresholds where they are, in
 // registers. Either way scores never reach memory; only survivors of the threshold do (topk_scan.h, candidates.h).
 #include <algorithm>
+#include <bit>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -23,6 +25,8 @@ namespace {
 
 constexpr int64_t rowQueries = 3;         // at most so many queries are scanned row by row
 constexpr int64_t blockBytes = 48 << 10;  // items that stay in the second-level cache while all queries meet them
+constexpr int64_t prefetchFloats = 256;   // how far ahead of the row in hand memory is asked for
+constexpr int64_t prefetchRows = 16;      // the same where rows are not adjacent
 constexpr int64_t chunkWork = 1 << 24;    // multiply-adds that are worth handing to a thread
 constexpr int64_t keptBytes = 256 << 20;
 constexpr int64_t packedBytes = 256 << 10;
@@ -34,23 +38,60 @@ struct Block {
   const float* packed;     // rows: queries padded with zeros to whole vectors; tiles: panels
 };
 
-/// Survivors among `rows` items from j0 on; scores is [rows][width], lane 0 being the block's query `local`.
+/// Offers the survivors among `rows` items from j0 on; scores is [rows][V vectors], whose first lane is the block's
+/// query `local`.
+template <int V>
 HWY_NOINLINE void offerSurvivors(const Block& b, Candidates& candidates, int64_t local, int64_t j0, int64_t rows,
-                                 int64_t width, const float* scores) {
-  const int64_t count = std::min(width, b.queries - local);
+                                 const float* scores) {
+  const FloatTag d;
   for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t q = 0; q < count; ++q) {
-      const float score = scores[r * width + q];
-      if (!(score <= candidates.thresholds()[local + q])) {
-        b.scan.offer(candidates, b.first + local + q, local + q, j0 + r, score);
+    for (int64_t v = 0; v < V; ++v, scores += lanes) {
+      const int64_t first = local + v * lanes;
+      const auto dropped = hn::Le(hn::Load(d, scores), hn::LoadU(d, candidates.thresholds() + first));
+      uint64_t survivors = 0;
+      hn::StoreMaskBits(d, hn::Not(dropped), reinterpret_cast<uint8_t*>(&survivors));
+      for (; survivors; survivors &= survivors - 1) {
+        const int64_t q = first + std::countr_zero(survivors);
+        if (q < b.queries) b.scan.offer(candidates, b.first + q, q, j0 + r, scores[q - first]);
       }
     }
   }
 }
 
-/// Adds up the lanes of each of `lanes` vectors: lane i of the result is the sum of v[i].
-HWY_INLINE Floats sumEach(Floats (&v)[lanes]) {
+/// Scale and offset (topk_scan.h) of items [begin, begin + n), and 0 up to the next whole vector.
+void itemTerms(const TopkScan& scan, int64_t begin, int64_t n, float* scales, float* offsets) {
   const FloatTag d;
+  const auto nan = hn::Set(d, std::numeric_limits<float>::quiet_NaN());
+  for (int64_t j = 0; j < n; j += lanes) {
+    HWY_ALIGN float norms[lanes] = {};
+    const int64_t count = std::min<int64_t>(lanes, n - j);
+    if (scan.listed()) {
+      for (int64_t i = 0; i < count; ++i) norms[i] = scan.args.itemNorms[scan.itemAt(begin + j + i)];
+    } else {
+      std::memcpy(norms, scan.args.itemNorms + begin + j, static_cast<size_t>(count) * sizeof(float));
+    }
+    const Floats norm = hn::Load(d, norms);
+    if (scan.args.metric == Metric::cosine) {
+      const auto safe =
+          hn::And(hn::Ge(norm, hn::Set(d, TopkScan::safeMin)), hn::Le(norm, hn::Set(d, TopkScan::safeMax)));
+      const Floats inverse = hn::Div(hn::Set(d, 1.0f), hn::Sqrt(norm));
+      const Floats scale = hn::IfThenElse(safe, inverse, hn::IfThenZeroElse(hn::Eq(norm, hn::Zero(d)), nan));
+      hn::StoreU(scale, d, scales + j);
+      hn::StoreU(hn::Zero(d), d, offsets + j);
+    } else {
+      const Floats offset = hn::Mul(norm, hn::Set(d, -scan.normShare()));
+      hn::StoreU(hn::Set(d, 1.0f), d, scales + j);
+      hn::StoreU(hn::IfThenElse(hn::Le(norm, hn::Set(d, TopkScan::safeMax)), offset, nan), d, offsets + j);
+    }
+  }
+}
+
+/// Adds up the lanes of each of `lanes` vectors: lane i of the result is the sum of v[i].
+HWY_INLINE Floats sumEach(const Floats (&of)[lanes]) {
+  const FloatTag d;
+  Floats v[lanes];
+#pragma GCC unroll 16
+  for (int64_t i = 0; i < lanes; ++i) v[i] = of[i];
 #pragma GCC unroll 4
   for (int64_t n = lanes / 2; n > 0; n /= 2) {
 #pragma GCC unroll 8
@@ -61,48 +102,71 @@ HWY_INLINE Floats sumEach(Floats (&v)[lanes]) {
   return v[0];
 }
 
+/// The dot products of one row with Q packed queries, still spread over the lanes. `rest` is zero behind the last
+/// dims % lanes elements.
+template <int Q>
+HWY_INLINE void dotRow(const float* HWY_RESTRICT row, const float* HWY_RESTRICT queries, int64_t dims, int64_t padded,
+                       float* HWY_RESTRICT rest, Floats (&sums)[Q][lanes], int64_t r) {
+  constexpr int unroll = Q == 1 ? 4 : 2;  // chains, to hide the latency of multiply-adds
+  const FloatTag d;
+  Floats parts[unroll][Q];
+  const auto add = [&](int u, const float* x, int64_t k) HWY_ATTR {
+    const Floats v = hn::LoadU(d, x);
+#pragma GCC unroll 4
+    for (int q = 0; q < Q; ++q) parts[u][q] = hn::MulAdd(v, hn::Load(d, queries + q * padded + k), parts[u][q]);
+  };
+#pragma GCC unroll 4
+  for (int u = 0; u < unroll; ++u) {
+#pragma GCC unroll 4
+    for (int q = 0; q < Q; ++q) parts[u][q] = hn::Zero(d);
+  }
+  int64_t k = 0;
+  for (; k + unroll * lanes <= dims; k += unroll * lanes) {
+#pragma GCC unroll 4
+    for (int u = 0; u < unroll; ++u) add(u, row + k + u * lanes, k + u * lanes);
+  }
+  for (; k + lanes <= dims; k += lanes) add(0, row + k, k);
+  if (k < dims) {
+    std::memcpy(rest, row + k, static_cast<size_t>(dims - k) * sizeof(float));
+    add(1, rest, k);
+  }
+#pragma GCC unroll 4
+  for (int q = 0; q < Q; ++q) {
+    Floats sum = hn::Add(parts[0][q], parts[1][q]);
+    if constexpr (unroll == 4) sum = hn::Add(sum, hn::Add(parts[2][q], parts[3][q]));
+    sums[q][r] = sum;
+  }
+}
+
 /// Items [begin, end) against Q queries, `lanes` items at a time, each row read from its start to its end: interleaving
 /// rows would defeat the prefetcher.
 template <int Q, bool affine>
 void scanRows(const Block& b, Candidates& candidates, int64_t begin, int64_t end) {
   const FloatTag d;
-  const int64_t dims = b.scan.args.items.cols;
+  const TopkScan& scan = b.scan;
+  const MatrixView items = scan.args.items;
+  const int64_t dims = items.cols;
   const int64_t padded = (dims + lanes - 1) / lanes * lanes;
-  const int64_t whole = dims / lanes * lanes;
-  const bool listed = b.scan.listed();
+  const bool listed = scan.listed();
   HWY_ALIGN float rest[lanes] = {};
   HWY_ALIGN float scales[lanes] = {}, offsets[lanes] = {};
+  Floats sums[Q][lanes];
+  for (int q = 0; q < Q; ++q) {
+    for (int64_t r = 0; r < lanes; ++r) sums[q][r] = hn::Zero(d);
+  }
   for (int64_t j = begin; j < end; j += lanes) {
     const int64_t count = std::min<int64_t>(lanes, end - j);
-    Floats sums[Q][lanes];
-    for (int64_t r = 0; r < lanes; ++r) {
-      const float* row = b.scan.args.items.row(b.scan.itemAt(j + std::min(r, count - 1)));
+    const float* row = items.row(j);
+    for (int64_t r = 0; r < count; ++r, row += dims) {
+      const float* ahead = row + prefetchFloats;
       if (listed) {
-        const float* ahead = b.scan.args.items.row(b.scan.itemAt(std::min(j + r + 2 * lanes, end - 1)));
-        for (int64_t k = 0; k < dims; k += 16) hwy::Prefetch(ahead + k);
+        row = items.row(scan.itemAt(j + r));
+        ahead = items.row(scan.itemAt(std::min(j + r + prefetchRows, end - 1)));
       }
-      Floats even[Q], odd[Q];
-      for (int q = 0; q < Q; ++q) even[q] = odd[q] = hn::Zero(d);
-      int64_t k = 0;
-      for (; k + 2 * lanes <= whole; k += 2 * lanes) {
-        const Floats x0 = hn::LoadU(d, row + k), x1 = hn::LoadU(d, row + k + lanes);
-        for (int q = 0; q < Q; ++q) {
-          even[q] = hn::MulAdd(x0, hn::Load(d, b.packed + q * padded + k), even[q]);
-          odd[q] = hn::MulAdd(x1, hn::Load(d, b.packed + q * padded + k + lanes), odd[q]);
-        }
-      }
-      if (k < whole) {
-        const Floats x = hn::LoadU(d, row + k);
-        for (int q = 0; q < Q; ++q) even[q] = hn::MulAdd(x, hn::Load(d, b.packed + q * padded + k), even[q]);
-      }
-      if (whole < dims) {
-        std::memcpy(rest, row + whole, static_cast<size_t>(dims - whole) * sizeof(float));
-        const Floats x = hn::Load(d, rest);
-        for (int q = 0; q < Q; ++q) odd[q] = hn::MulAdd(x, hn::Load(d, b.packed + q * padded + whole), odd[q]);
-      }
-      for (int q = 0; q < Q; ++q) sums[q][r] = hn::Add(even[q], odd[q]);
+      for (int64_t k = 0; k < dims; k += 16) hwy::Prefetch(ahead + k);
+      dotRow<Q>(row, b.packed, dims, padded, rest, sums, r);
     }
-    if (affine) b.scan.itemTerms(j, count, scales, offsets);
+    if (affine) itemTerms(scan, j, count, scales, offsets);
     for (int q = 0; q < Q; ++q) {
       Floats score = sumEach(sums[q]);
       if (affine) score = hn::MulAdd(score, hn::Load(d, scales), hn::Load(d, offsets));
@@ -110,7 +174,7 @@ void scanRows(const Block& b, Candidates& candidates, int64_t begin, int64_t end
         HWY_ALIGN float scores[lanes];
         hn::Store(score, d, scores);
         for (int64_t r = 0; r < count; ++r) {
-          if (!(scores[r] <= candidates.thresholds()[q])) b.scan.offer(candidates, b.first + q, q, j + r, scores[r]);
+          if (!(scores[r] <= candidates.thresholds()[q])) scan.offer(candidates, b.first + q, q, j + r, scores[r]);
         }
       }
     }
@@ -128,9 +192,9 @@ void scanTiles(const Block& b, Candidates& candidates, int64_t begin, int64_t en
   const int64_t dims = scan.args.items.cols;
   const int64_t blockRows = std::max<int64_t>(1, blockBytes / (4 * dims * R)) * R;
   const int64_t panels = (b.queries + width - 1) / width;
-  const AlignedFloats scratch(blockRows * dims), terms(2 * blockRows);
+  const AlignedFloats scratch(blockRows * dims), terms(2 * (blockRows + lanes));
   float* scales = terms.data();
-  float* offsets = scales + blockRows;
+  float* offsets = scales + blockRows + lanes;
 
   for (int64_t block = begin; block < end; block += blockRows) {
     const int64_t rows = std::min(blockRows, end - block);
@@ -143,11 +207,7 @@ void scanTiles(const Block& b, Candidates& candidates, int64_t begin, int64_t en
       std::fill(scratch.data() + rows * dims, scratch.data() + tiles * R * dims, 0.0f);
       items = scratch.data();
     }
-    if (affine) {
-      scan.itemTerms(block, rows, scales, offsets);
-      std::fill(scales + rows, scales + tiles * R, 0.0f);
-      std::fill(offsets + rows, offsets + tiles * R, 0.0f);
-    }
+    if (affine) itemTerms(scan, block, rows, scales, offsets);
     const char* next = reinterpret_cast<const char*>(items + rows * dims);
     const int64_t nextBytes = scan.listed() ? 0 : std::min(blockRows, end - block - rows) * dims * 4;
     const int64_t step = (nextBytes / 64 + panels * tiles - 1) / (panels * tiles) * 64;
@@ -183,7 +243,7 @@ void scanTiles(const Block& b, Candidates& candidates, int64_t begin, int64_t en
 #pragma GCC unroll 2
             for (int v = 0; v < V; ++v) hn::Store(scores[r][v], d, stored + r * width + v * lanes);
           }
-          offerSurvivors(b, candidates, p * width, block + t * R, std::min<int64_t>(R, rows - t * R), width, stored);
+          offerSurvivors<V>(b, candidates, p * width, block + t * R, std::min<int64_t>(R, rows - t * R), stored);
         }
       }
     }

@@ -12,10 +12,7 @@ namespace {
 
 constexpr float nan = std::numeric_limits<float>::quiet_NaN();
 
-/// Squared lengths within which products neither overflow nor lose precision; beyond them the scan score is NaN,
-/// which no threshold drops.
-constexpr float safeMin = 1e-25f, safeMax = 1e36f;
-bool safe(double squaredNorm) { return squaredNorm >= safeMin && squaredNorm <= safeMax; }
+bool safe(double squaredNorm) { return squaredNorm >= TopkScan::safeMin && squaredNorm <= TopkScan::safeMax; }
 
 int64_t countAllowed(const FilterView& filter, int64_t items) {
   int64_t n = 0;
@@ -53,7 +50,7 @@ TopkScan::TopkScan(const TopkArgs& a) : args(a), count(a.items.rows) {
       shifts_[q] = norm == 0 ? 0 : -2 * gamma_;
     } else {
       // With D the squared distance and n = |x|²: the scan score is at least |q|² - D + 4 gamma n - 2 gamma |q|²
-      // (the first gammas from itemTerms(), the others are rounding, 2|q||x| being at most |q|² + n), and the
+      // (the first gammas from normShare(), the others are rounding, 2|q||x| being at most |q|² + n), and the
       // float32 nearest to D is at least D - gamma (|q|² + n) / 2. So a scan score of at most
       // |q|² (1 - 4 gamma) - D_k implies D >= D_k.
       queryScales_[q] = norm <= safeMax ? 2.0f : nan;
@@ -62,19 +59,7 @@ TopkScan::TopkScan(const TopkArgs& a) : args(a), count(a.items.rows) {
   }
 }
 
-void TopkScan::itemTerms(int64_t begin, int64_t n, float* scales, float* offsets) const {
-  const float keep = gamma_ < 0.01 ? static_cast<float>(1 - 8 * gamma_) : nan;
-  for (int64_t j = 0; j < n; ++j) {
-    const float norm = args.itemNorms[itemAt(begin + j)];
-    if (args.metric == Metric::cosine) {
-      scales[j] = safe(norm) ? 1 / std::sqrt(norm) : norm == 0 ? 0.0f : nan;
-      offsets[j] = 0;
-    } else {
-      scales[j] = 1;
-      offsets[j] = norm <= safeMax ? -norm * keep : nan;
-    }
-  }
-}
+float TopkScan::normShare() const { return gamma_ < 0.01 ? static_cast<float>(1 - 8 * gamma_) : nan; }
 
 double TopkScan::exactScore(int64_t query, int32_t item) const {
   const float* q = args.queries.row(query);

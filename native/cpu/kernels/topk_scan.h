@@ -30,8 +30,11 @@ class TopkScan {
   bool affine() const { return args.metric != Metric::innerProduct; }
   /// What queries are multiplied by before the scan; null: 1.
   const float* queryScales() const { return queryScales_.empty() ? nullptr : queryScales_.data(); }
-  /// itemScale and itemOffset of items [begin, begin + n).
-  void itemTerms(int64_t begin, int64_t n, float* scales, float* offsets) const;
+  /// l2: itemOffset is minus this share of the item's squared length, just below 1 to allow for rounding.
+  float normShare() const;
+  /// Squared lengths within which products neither overflow nor lose precision; beyond them the item's terms and so
+  /// its scan score are NaN, which no threshold drops.
+  static constexpr float safeMin = 1e-25f, safeMax = 1e36f;
   /// Added to the k-th best score to give the threshold, for each query.
   const double* shifts() const { return shifts_.data(); }
 

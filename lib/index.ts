@@ -10,6 +10,7 @@ export { type MemoryUse, memory } from './memory.js';
 export { type Evaluable, type EvaluateOptions, type Evaluation, evaluate } from './metrics/evaluate.js';
 export type { Metric, Metrics } from './metrics/metrics.js';
 export type { Protocol, Ties } from './metrics/protocols.js';
+export { ALS, type AlsFitOptions, type AlsOptions, type Explanation, type PartialFitOptions } from './models/als.js';
 export type { SimilarOptions } from './models/factor-model.js';
 export type { History } from './models/history.js';
 export type { Fittable, Recommendation, RecommendOptions, Visitor } from './models/model.js';

@@ -1,7 +1,6 @@
 import { checkK, oneOf } from '../check.js';
 import type { CsrMatrix } from '../csr.js';
 import type { Id, Ids } from '../data/ids.js';
-import { TopknotError } from '../errors.js';
 import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
@@ -44,8 +43,11 @@ export abstract class FactorModel<U extends Id, I extends Id, S extends FittedFa
    * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID, ERR_RANGE for k below 1 or above the catalogue
    */
   async similarItems(item: I, options: SimilarOptions<I> = {}): Promise<{ item: I; score: number }[]> {
-    const { items, itemFactors } = this.state;
-    const found = await similar('item', items, itemFactors, item, options);
+    const state = this.state;
+    await state.items.ready();
+    const row = state.items.row(item, 'item');
+    this.expectKnown(state, 'item', row);
+    const found = await similar(state.items, state.itemFactors, row, options);
     return found.map(([id, score]) => ({ item: id, score }));
   }
 
@@ -54,8 +56,11 @@ export abstract class FactorModel<U extends Id, I extends Id, S extends FittedFa
    * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID, ERR_RANGE for k below 1 or above the number of users
    */
   async similarUsers(user: U, options: SimilarOptions<U> = {}): Promise<{ user: U; score: number }[]> {
-    const { users, userFactors } = this.state;
-    const found = await similar('user', users, userFactors, user, options);
+    const state = this.state;
+    await state.users.ready();
+    const row = state.users.row(user, 'user');
+    this.expectKnown(state, 'user', row);
+    const found = await similar(state.users, state.userFactors, row, options);
     return found.map(([id, score]) => ({ user: id, score }));
   }
 
@@ -111,14 +116,11 @@ function searchArguments(state: FittedFactors<Id, Id>, query: Query, k: number, 
 }
 
 async function similar<T extends Id>(
-  name: string,
   ids: Ids<T>,
   factors: Tensor<'float32'>,
-  id: T,
+  row: number,
   options: SimilarOptions<T>,
 ): Promise<[id: T, score: number][]> {
-  await ids.ready();
-  const row = ids.row(id, name);
   const k = checkK(options.k ?? Math.min(10, ids.size), ids.size);
   const metric = oneOf('metric', options.metric ?? 'cosine', metrics);
   const norms: Handle | undefined = metric === 'innerProduct' ? undefined : (await squaredNorms(factors)).handle;
@@ -137,14 +139,4 @@ async function similar<T extends Id>(
   )) as TopKRows;
   const known = Array.from(found.ids).filter((at) => at >= 0);
   return known.map((at, i) => [ids.at(at), found.scores[i]!]);
-}
-
-/** Refuses a row that the factors say nothing of. @internal */
-export function expectInteractions(empty: ReadonlySet<number>, row: number, ids: Ids, name: string): void {
-  if (empty.has(row))
-    throw new TopknotError(
-      'ERR_VALUE',
-      `${name}: ${String(ids.at(row))} has no interactions in the fit, so every score would be 0; ` +
-        'recommend by Popularity, or by a history',
-    );
 }

@@ -6,7 +6,7 @@ import type { NumericArray } from '../dtype.js';
 import { expected, TopknotError } from '../errors.js';
 import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
-import type { Control } from '../native-ops.js';
+import type { Control, Handle } from '../native-ops.js';
 import { allowedBits, type ItemFilter } from '../ops/item-filter.js';
 import { inSlices } from '../slices.js';
 import type { Tensor } from '../tensor.js';
@@ -48,7 +48,7 @@ export interface Fitted<U extends Id, I extends Id> {
 }
 
 /** Whom to select for: user rows, or the vectors of visitors. @internal */
-export type Query = Int32Array | Float32Array;
+export type Query = Int32Array | Float32Array | Handle;
 
 /**
  * The part that all models share: one fit at a time whose result replaces the last one at its end, recommendations in
@@ -75,8 +75,8 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
   ): Promise<Float32Array>;
   /** @internal What the file of this model holds beside ids, options and interactions. */
   protected abstract saved(state: S): Pick<Saved<U, I>, 'model'> & { tensors: Iterable<readonly [string, Tensor]> };
-  /** @internal Throws where the model has nothing to say about a user row. */
-  protected expectKnown(_state: S, _userRow: number): void {}
+  /** @internal Throws where the model has nothing to say about a row. */
+  protected expectKnown(_state: S, _side: 'user' | 'item', _row: number): void {}
 
   /** Whether `fit` or `load` has completed. */
   get isFitted(): boolean {
@@ -201,7 +201,10 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
   }
 
   /** @internal Builds a state, one at a time; it takes the place of the last one only when it is complete. */
-  protected async replace(build: (previous: S | undefined) => Promise<S> | S): Promise<this> {
+  protected async replace(
+    build: (previous: S | undefined) => Promise<S> | S,
+    signal?: AbortSignal | undefined,
+  ): Promise<this> {
     if (this.#busy)
       throw new TopknotError(
         'ERR_BUSY',
@@ -209,7 +212,9 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
       );
     this.#busy = true;
     try {
-      this.#fitted = await build(this.#fitted);
+      const fitted = await build(this.#fitted);
+      signal?.throwIfAborted();
+      this.#fitted = fitted;
     } finally {
       this.#busy = false;
     }
@@ -228,7 +233,7 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
     const query = many
       ? Int32Array.from(who as readonly U[], (user, i) => users.row(user, `users[${i}]`))
       : Int32Array.of(users.row(who as U, 'user'));
-    for (const row of query) this.expectKnown(state, row);
+    for (const row of query) this.expectKnown(state, 'user', row);
     const filter: RowFilter = { allowed: allowedBits(items, options) };
     if (excludeSeen) {
       filter.seen = state.seen;
@@ -284,12 +289,18 @@ export async function checkedInteractions<U extends Id, I extends Id>(
       'ERR_VALUE',
       `interactions: expected at least one but the matrix [${rows}, ${cols}] is empty`,
     );
-  const { leastWeight, emptyRows, emptyCols } = await runJob('long', { signal: options.signal }, (control) =>
-    native.interactionStats(control, seen.handles),
-  );
+  const { leastWeight, emptyUsers, emptyItems } = await stats(seen, options.signal);
   if (!(leastWeight >= 0))
     throw new TopknotError('ERR_VALUE', `interactions: expected weights of 0 or more but received ${leastWeight}`);
-  return { users, items, seen, emptyUsers: rowSet(emptyRows), emptyItems: rowSet(emptyCols) };
+  return { users, items, seen, emptyUsers, emptyItems };
+}
+
+/** What a fit must know of its interactions, counted natively. @internal */
+export async function stats(seen: CsrMatrix, signal: AbortSignal | undefined) {
+  const { leastWeight, emptyRows, emptyCols } = await runJob('long', { signal }, (control) =>
+    native.interactionStats(control, seen.handles),
+  );
+  return { leastWeight, emptyUsers: rowSet(emptyRows), emptyItems: rowSet(emptyCols) };
 }
 
 const rowSet = (rows: NumericArray): ReadonlySet<number> => new Set(rows as Int32Array);

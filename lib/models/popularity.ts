@@ -41,7 +41,7 @@ export class Popularity<U extends Id = Id, I extends Id = Id> extends FactorMode
         userFactors: full([data.users.size, 1], { value: 1 }),
         itemFactors: new Tensor<'float32'>(sums).reshape([data.items.size, 1]),
       };
-    });
+    }, options.signal);
   }
 
   /** Reads what `save` wrote. @throws ERR_IO, ERR_FORMAT */

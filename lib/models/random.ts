@@ -1,5 +1,6 @@
 import { integer, knownOptions } from '../check.js';
 import type { Id } from '../data/ids.js';
+import { TopknotError } from '../errors.js';
 import type { JobOptions } from '../job.js';
 import { native } from '../native.js';
 import type { Control } from '../native-ops.js';
@@ -37,7 +38,7 @@ export class Random<U extends Id = Id, I extends Id = Id> extends Model<U, I, Fi
       const { users, items, seen } = await checkedInteractions(interactions, options);
       options.onProgress?.({ done: 1, total: 1 });
       return { users, items, seen };
-    });
+    }, options.signal);
   }
 
   /** Reads what `save` wrote. @throws ERR_IO, ERR_FORMAT */
@@ -63,6 +64,7 @@ export class Random<U extends Id = Id, I extends Id = Id> extends Model<U, I, Fi
     control: Control,
   ): Promise<TopKRows> {
     const items = state.items.size;
+    expectRows(query, state.users.size, 'userRows');
     const block = Math.max(1, Math.floor(scoresPerBlock / items));
     const out = { ids: new Int32Array(query.length * k), scores: new Float32Array(query.length * k) };
     for (let begin = 0; begin < query.length; begin += block) {
@@ -86,11 +88,13 @@ export class Random<U extends Id = Id, I extends Id = Id> extends Model<U, I, Fi
 
   /** @internal */
   protected async pairScores(
-    _: Fitted<U, I>,
+    state: Fitted<U, I>,
     users: Int32Array,
     items: Int32Array,
     control: Control,
   ): Promise<Float32Array> {
+    expectRows(users, state.users.size - 1, 'userRows');
+    expectRows(items, state.items.size - 1, 'itemRows');
     return new Tensor<'float32'>(await native.randomPairScores(control, this.options.seed, users, items)).data();
   }
 
@@ -111,4 +115,10 @@ function blockFilter(filter: RowFilter, begin: number, count: number) {
   const seenRows =
     filter.seenRows?.subarray(begin, begin + count) ?? Int32Array.from({ length: count }, (_, i) => begin + i);
   return nativeFilter({ ...filter, seenRows });
+}
+
+function expectRows(rows: Int32Array, last: number, name: string): void {
+  const wrong = rows.find((row) => row < 0 || row > last);
+  if (wrong !== undefined)
+    throw new TopknotError('ERR_RANGE', `${name}: expected rows in 0 to ${last} but received ${wrong}`);
 }

@@ -9,6 +9,7 @@
 #include "core/job.h"
 #include "core/stream.h"
 #include "core/tensor.h"
+#include "models/als.h"
 #include "ops/metrics.h"
 #include "ops/types.h"
 

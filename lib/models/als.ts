@@ -1,0 +1,338 @@
+import { finite, integer, knownOptions, oneOf } from '../check.js';
+import { CsrMatrix, type Duplicates } from '../csr.js';
+import type { Id } from '../data/ids.js';
+import { TopknotError } from '../errors.js';
+import { type JobOptions, runJob } from '../job.js';
+import { native } from '../native.js';
+import type { Control, Handle } from '../native-ops.js';
+import { Tensor } from '../tensor.js';
+import { AlsRows, gatherRows, growIds } from './als-rows.js';
+import { FactorModel, type FittedFactors } from './factor-model.js';
+import { type History, type HistoryRows, historyMatrix, historyRows } from './history.js';
+import { checkedInteractions, type Fittable, type Fitted, stats, type Visitor } from './model.js';
+import { readModel } from './persist.js';
+
+/** Options of ALS. Weights: w_ui = alpha · value of an observed cell, w0 = unobservedWeight for every cell. */
+export interface AlsOptions {
+  /** Length of the vectors, 1 to 4096; 64 unless given. */
+  factors?: number;
+  /**
+   * What is minimised, beside the regularization. 'ials' unless given.
+   * - 'ials': Σ_observed w_ui (1 - x_u·y_i)² + w0 Σ_all (x_u·y_i)², of Rendle, Krichene, Zhang, Koren, "Revisiting the
+   *   performance of iALS on item recommendation benchmarks", RecSys 2022
+   * - 'hkv': Σ_observed (w0 + w_ui) (1 - x_u·y_i)² + w0 Σ_others (x_u·y_i)², of Hu, Koren, Volinsky, "Collaborative
+   *   filtering for implicit feedback datasets", ICDM 2008
+   */
+  objective?: 'ials' | 'hkv';
+  /** w0, at least 0: 0.1 unless given; 1 for 'hkv'. The larger, the more the model believes what was not chosen. */
+  unobservedWeight?: number;
+  /** Weight of one unit of value, at least 0: 1 unless given; 40 for 'hkv'. */
+  alpha?: number;
+  /** At least 0: 0.003 unless given; 0.01 for 'hkv'. */
+  regularization?: number;
+  /**
+   * λ of a row with n entries: 'constant': regularization; 'perEntry': regularization · (n + w0 · rows of the other
+   * side) ^ regularizationExponent. 'perEntry' unless given; 'constant' for 'hkv'.
+   */
+  regularizationForm?: 'constant' | 'perEntry';
+  /** ν of Rendle et al.: 1 unless given. */
+  regularizationExponent?: number;
+  /** 'cholesky' solves every row exactly; 'cg' takes `cgSteps` conjugate gradient steps. 'cholesky' unless given. */
+  solver?: 'cholesky' | 'cg';
+  /** 3 unless given. */
+  cgSteps?: number;
+  /** Sweeps over items and users; 16 unless given. */
+  iterations?: number;
+  /** Vectors start as N(0, initStd / √factors); 0.1 unless given. */
+  initStd?: number;
+  /** Same seed, same bytes, at any thread count; 42 unless given. */
+  seed?: number;
+  /** Computes the objective after each sweep, for `onProgress` and `loss`: about a tenth more time. */
+  computeLoss?: boolean;
+}
+
+export interface AlsFitOptions extends JobOptions {
+  /** Starts from the last fit: what it knew keeps its vector, by id; new rows start at zero. */
+  warmStart?: boolean | undefined;
+}
+
+export interface PartialFitOptions extends JobOptions {
+  /** Whose rows are solved again; 'both' unless given. */
+  update?: 'users' | 'items' | 'both' | undefined;
+  /** What a cell becomes that the model has already: 'last' (the new value) unless given. */
+  duplicates?: Duplicates | undefined;
+}
+
+/** Which past items carry a score. */
+export interface Explanation<I extends Id = Id> {
+  /** The sum of the contributions of the whole history. */
+  score: number;
+  /** The largest first. */
+  contributions: { item: I; contribution: number }[];
+}
+
+/** @internal */
+interface FittedAls<U extends Id, I extends Id> extends FittedFactors<U, I> {
+  /** itemFactorsᵀ itemFactors, for fold-in. */
+  readonly gram: Tensor<'float32'>;
+  readonly emptyUsers: ReadonlySet<number>;
+  readonly emptyItems: ReadonlySet<number>;
+  readonly loss: readonly number[];
+}
+
+const shapes = {
+  user_factors: (users: number, _items: number, options: AlsOptions) => [users, options.factors ?? 0],
+  item_factors: (_users: number, items: number, options: AlsOptions) => [items, options.factors ?? 0],
+};
+
+/**
+ * Matrix factorization for implicit feedback by alternating least squares.
+ *
+ * Each sweep solves all items with the users fixed, then all users with the items fixed. So a user's vector is what
+ * `foldIn` gives for the same history, and `explain` accounts for the very score that `recommend` returns (to rounding;
+ * with the solver 'cg', to what its few steps leave open).
+ *
+ * Users and items without interactions get zero vectors: `recommend` for such a user and `similarItems` for such an item
+ * throw ERR_VALUE; by row number (`topKRows`) every score is 0.
+ *
+ * @example
+ * const model = await new ALS({ factors: 64 }).fit(ratings, { onProgress: ({ done, total }) => bar(done / total) });
+ * await model.recommend('ann', { k: 5 });
+ */
+export class ALS<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I, FittedAls<U, I>> {
+  readonly options: Readonly<Required<AlsOptions>>;
+
+  /** @throws ERR_ARGUMENT, ERR_RANGE */
+  constructor(options: AlsOptions = {}) {
+    super();
+    this.options = Object.freeze(checkOptions(options));
+  }
+
+  /**
+   * Learns from scratch, or from the last fit with `warmStart`. The model answers from its last fit until this one is
+   * complete; an abort or a failure leaves that in place.
+   *
+   * `onProgress` counts sweeps, in halves.
+   * @throws ERR_VALUE for no interactions, a negative weight, or rows that cannot be solved for want of regularization;
+   * ERR_BUSY while another fit of this model runs; ERR_NOT_FITTED for a warm start without a fit
+   */
+  fit(interactions: Fittable<U, I>, options: AlsFitOptions = {}): Promise<this> {
+    return this.replace(async (previous) => {
+      const { signal } = options;
+      const data = await checkedInteractions(interactions, options);
+      const factors = this.options.factors;
+      const start = options.warmStart ? (previous ?? this.state) : undefined;
+      const users = start && (await gatherRows(start.users, start.userFactors, data.users, factors, signal));
+      const items = start && (await gatherRows(start.items, start.itemFactors, data.items, factors, signal));
+      const byItem = await runJob('long', { signal }, (control) => native.csrTranspose(control, data.seen.handles));
+      // The engine solves rows, then columns: with the items as rows, a sweep ends with the users.
+      const found = await runJob('long', options, (control) =>
+        native.alsFit(control, byItem, data.seen.handles, items, users, this.options),
+      );
+      return this.#complete(data, new Tensor(found.itemFactors), new Tensor(found.userFactors), found.loss, signal);
+    }, options.signal);
+  }
+
+  /**
+   * Takes in new interactions of new or known users and items without learning anew. They are merged with those of the
+   * fit; then every user named in them is solved again from the merged history with the items fixed, then every item
+   * named in them with the users fixed, and, after items, those users once more. Ids grow at the end; no other vector changes.
+   *
+   * With `update: 'users'` new items stay at zero, and the other way round.
+   * @throws ERR_NOT_FITTED, ERR_BUSY, ERR_VALUE; ERR_ARGUMENT for ids of another type than those of the fit
+   */
+  partialFit(interactions: Fittable<U, I>, options: PartialFitOptions = {}): Promise<this> {
+    return this.replace(async () => {
+      const previous = this.state;
+      const { signal } = options;
+      const update = oneOf('update', options.update ?? 'both', ['users', 'items', 'both'] as const);
+      const data = await checkedInteractions(interactions, options);
+      const users = await growIds('users', previous.users, data.users, signal);
+      const items = await growIds('items', previous.items, data.items, signal);
+      const { handles } = previous.seen;
+      const duplicates = options.duplicates ?? 'last';
+      const seen = new CsrMatrix(
+        await runJob('long', { signal }, (control) =>
+          native.csrUpdate(
+            control,
+            handles,
+            data.seen.handles,
+            users.rowOf,
+            items.rowOf,
+            users.ids.size,
+            items.ids.size,
+            duplicates,
+          ),
+        ),
+      );
+      const byItem = update === 'users' ? undefined : await seen.transpose({ signal });
+      const touchedUsers = users.rowOf.filter((_, row) => !data.emptyUsers.has(row));
+      const touchedItems = items.rowOf.filter((_, row) => !data.emptyItems.has(row));
+      const rows = new AlsRows(this.options, signal);
+      let userFactors = await rows.grow(previous.userFactors, users.ids.size);
+      let itemFactors = await rows.grow(previous.itemFactors, items.ids.size);
+      const total = update === 'both' ? 3 : 1;
+      const done = (steps: number) => options.onProgress?.({ done: steps, total });
+      if (update !== 'items') userFactors = await rows.solve(seen, touchedUsers, userFactors, itemFactors);
+      if (byItem) {
+        if (update === 'both') done(1);
+        itemFactors = await rows.solve(byItem, touchedItems, itemFactors, userFactors);
+        byItem.dispose();
+        if (update === 'both') {
+          done(2);
+          userFactors = await rows.solve(seen, touchedUsers, userFactors, itemFactors);
+        }
+      }
+      done(total);
+      return this.#complete({ users: users.ids, items: items.ids, seen }, userFactors, itemFactors, [], signal);
+    }, options.signal);
+  }
+
+  /**
+   * The vector, float32 [factors], of somebody with this history: what a fit would solve for them with these items.
+   * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID; ERR_VALUE for an empty history or a weight that is not positive
+   */
+  async foldIn(history: History<I>, options: JobOptions = {}): Promise<Float32Array> {
+    const state = this.state;
+    await state.items.ready();
+    const rows = historyRows(state.items, history);
+    return new Tensor<'float32'>(await runJob('query', options, (control) => this.fold(state, rows, control))).data();
+  }
+
+  /**
+   * Which items of a user's history carry the score of an item: with the items fixed, a user's vector is a weighted sum
+   * over their history, and so is each score. Hu, Koren, Volinsky 2008, section 5.
+   *
+   * @param who a user of the fit, or `{ history }` of somebody who is not among them
+   * @param options.k how many contributions at most; 10 unless given. The score is the sum over the whole history.
+   * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID, ERR_RANGE; ERR_VALUE for a user without interactions
+   */
+  async explain(
+    who: U | Visitor<I>,
+    item: I,
+    options: { k?: number | undefined } & JobOptions = {},
+  ): Promise<Explanation<I>> {
+    const state = this.state;
+    const { users, items, itemFactors, gram } = state;
+    const k = integer('k', options.k ?? 10, 1);
+    await Promise.all([users.ready(), items.ready()]);
+    const target = items.row(item, 'item');
+    const history = typeof who === 'object' ? historyRows(items, who.history) : users.row(who, 'user');
+    if (typeof history === 'number') this.expectKnown(state, 'user', history);
+    const [rows, parts] = await runJob('query', options, async (control) => {
+      const row =
+        typeof history === 'number'
+          ? await native.csrTakeRows(control, state.seen.handles, Int32Array.of(history))
+          : historyMatrix(history, items.size);
+      const parts = await native.alsExplain(control, row, itemFactors.handle, gram.handle, target, this.options);
+      return [
+        typeof history === 'number' ? await native.read(row.indices) : history.rows,
+        await native.read(parts),
+      ] as [Int32Array, Float32Array];
+    });
+    const contributions = Array.from(rows, (row, i) => ({ item: items.at(row), contribution: parts[i]! }));
+    const score = contributions.reduce((sum, c) => sum + c.contribution, 0);
+    return { score, contributions: contributions.sort((a, b) => b.contribution - a.contribution).slice(0, k) };
+  }
+
+  /** The objective after each sweep of the last fit, where `computeLoss` asked for it. @throws ERR_NOT_FITTED */
+  get loss(): readonly number[] {
+    return this.state.loss;
+  }
+
+  /** Reads what `save` wrote: the same answers, bit for bit. @throws ERR_IO, ERR_FORMAT */
+  static async load<U extends Id = Id, I extends Id = Id>(path: string, options: JobOptions = {}): Promise<ALS<U, I>> {
+    const file = await readModel<U, I, AlsOptions, keyof typeof shapes>(path, 'als', shapes, options);
+    const model = restored(path, () => new ALS<U, I>(file.options));
+    const { user_factors, item_factors } = Object.fromEntries(file.tensors);
+    return model.replace(() => model.#complete(file, user_factors!, item_factors!, [], options.signal));
+  }
+
+  async #complete(
+    { users, items, seen }: Fitted<U, I>,
+    userFactors: Tensor<'float32'>,
+    itemFactors: Tensor<'float32'>,
+    loss: readonly number[],
+    signal: AbortSignal | undefined,
+  ): Promise<FittedAls<U, I>> {
+    const gram = await runJob('long', { signal }, (control) => native.alsGram(control, itemFactors.handle));
+    const { emptyUsers, emptyItems } = await stats(seen, signal);
+    return { users, items, seen, userFactors, itemFactors, gram: new Tensor(gram), emptyUsers, emptyItems, loss };
+  }
+
+  /** @internal */
+  protected saved(state: FittedAls<U, I>) {
+    const tensors = [
+      ['user_factors', state.userFactors],
+      ['item_factors', state.itemFactors],
+    ] as const;
+    return { model: 'als', tensors };
+  }
+
+  /** @internal */
+  protected fold({ itemFactors, gram }: FittedAls<U, I>, history: HistoryRows, control: Control): Promise<Handle> {
+    const row = historyMatrix(history, itemFactors.shape[0]!);
+    return native.alsSolve(control, row, itemFactors.handle, gram.handle, undefined, this.options);
+  }
+
+  /** @internal */
+  protected foldSync({ itemFactors, gram }: FittedAls<U, I>, history: HistoryRows): Handle {
+    const row = historyMatrix(history, itemFactors.shape[0]!);
+    return native.alsSolveSync(row, itemFactors.handle, gram.handle, undefined, this.options);
+  }
+
+  /** @internal */
+  protected override expectKnown(state: FittedAls<U, I>, side: 'user' | 'item', row: number): void {
+    const [empty, ids] = side === 'user' ? [state.emptyUsers, state.users] : [state.emptyItems, state.items];
+    if (!empty.has(row)) return;
+    throw new TopknotError(
+      'ERR_VALUE',
+      `${side}: '${ids.at(row)}' has no interactions in the fit, so ALS knows nothing of it and every score would be 0` +
+        (side === 'user' ? ': recommend by { history }, or by Popularity' : ''),
+    );
+  }
+}
+
+function restored<T>(path: string, make: () => T): T {
+  try {
+    return make();
+  } catch (cause) {
+    throw new TopknotError('ERR_FORMAT', `path: '${path}' holds options that no model has`, { cause });
+  }
+}
+
+function checkOptions(options: AlsOptions): Required<AlsOptions> {
+  knownOptions(options, [
+    'factors',
+    'objective',
+    'unobservedWeight',
+    'alpha',
+    'regularization',
+    'regularizationForm',
+    'regularizationExponent',
+    'solver',
+    'cgSteps',
+    'iterations',
+    'initStd',
+    'seed',
+    'computeLoss',
+  ]);
+  const objective = oneOf('objective', options.objective ?? 'ials', ['ials', 'hkv'] as const);
+  const hkv = objective === 'hkv';
+  const form = options.regularizationForm ?? (hkv ? 'constant' : 'perEntry');
+  return {
+    factors: integer('factors', options.factors ?? 64, 1, 4096),
+    objective,
+    unobservedWeight: finite('unobservedWeight', options.unobservedWeight ?? (hkv ? 1 : 0.1), 0),
+    alpha: finite('alpha', options.alpha ?? (hkv ? 40 : 1), 0),
+    regularization: finite('regularization', options.regularization ?? (hkv ? 0.01 : 0.003), 0),
+    regularizationForm: oneOf('regularizationForm', form, ['constant', 'perEntry'] as const),
+    regularizationExponent: finite('regularizationExponent', options.regularizationExponent ?? 1, 0),
+    solver: oneOf('solver', options.solver ?? 'cholesky', ['cholesky', 'cg'] as const),
+    cgSteps: integer('cgSteps', options.cgSteps ?? 3, 1, 10000),
+    iterations: integer('iterations', options.iterations ?? 16, 1),
+    initStd: finite('initStd', options.initStd ?? 0.1, 0),
+    seed: integer('seed', options.seed ?? 42, 0),
+    computeLoss: options.computeLoss === true,
+  };
+}

@@ -1,0 +1,379 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import {
+  CsrMatrix,
+  type Fittable,
+  type Id,
+  Interactions,
+  type JobOptions,
+  type Recommendation,
+  type RecommendOptions,
+  setThreads,
+  threads,
+  type Visitor,
+} from '../../lib/index.js';
+import type { Scorer } from '../../lib/models/recommender.js';
+
+/** What every model can do. */
+export interface AnyModel extends Scorer {
+  fit(interactions: Fittable, options?: JobOptions): Promise<unknown>;
+  readonly isFitted: boolean;
+  recommend(user: Id, options?: RecommendOptions & JobOptions): Promise<Recommendation[]>;
+  recommend(users: readonly Id[], options?: RecommendOptions & JobOptions): Promise<Recommendation[][]>;
+  recommend(visitor: Visitor, options?: RecommendOptions & JobOptions): Promise<Recommendation[]>;
+  recommendSync(who: Id | Visitor, options?: RecommendOptions): Recommendation[];
+  score(user: Id, item: Id): Promise<number>;
+  save(path: string): Promise<void>;
+  dispose(): void;
+}
+
+/** A repeatable stream of numbers in [0, 1): mulberry32. */
+export function numbers(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+/** Random triplets in which every user and every item occurs; ids made by `user` and `item`. */
+export function triplets(users: number, items: number, user = (u: number): Id => u, item = (i: number): Id => i) {
+  const next = numbers(users * 1000 + items);
+  const cells = new Map<string, [Id, Id, number]>();
+  const add = (u: number, i: number) => cells.set(`${u} ${i}`, [user(u), item(i), 1 + Math.floor(next() * 4)]);
+  for (let u = 0; u < users; u++) for (let n = 0; n < 6; n++) add(u, Math.floor(next() ** 2 * items));
+  for (let i = 0; i < items; i++) add(Math.floor(next() * users), i);
+  return [...cells.values()];
+}
+
+export const interactionsOf = (rows: readonly (readonly [Id, Id, number])[]): Promise<Interactions> =>
+  Interactions.fromArrays({
+    users: rows.map((r) => r[0]),
+    items: rows.map((r) => r[1]),
+    values: rows.map((r) => r[2]),
+  });
+
+const idTypes: Record<string, (n: number) => Id> = {
+  string: (n) => `id ${n} ü`,
+  number: (n) => n * 1.5 - 7,
+  bigint: (n) => 2n ** 60n + BigInt(n),
+  'bigint beyond 64 bits': (n) => 2n ** 80n - BigInt(n),
+};
+
+/** The tests that every model passes. `load` reads what `save` wrote. */
+export function modelSuite(
+  name: string,
+  make: () => AnyModel,
+  load: (path: string) => Promise<AnyModel>,
+  { seeded = true, needsHistory = false } = {},
+): void {
+  const [userCount, itemCount] = [40, 70];
+  const rows = triplets(
+    userCount,
+    itemCount,
+    (u) => `u${u}`,
+    (i) => `i${i}`,
+  );
+  const seenBy = (user: Id) => rows.filter((r) => r[0] === user).map((r) => r[1]);
+  const dir = mkdtempSync(join(tmpdir(), 'topknot-models-'));
+  afterAll(() => rmSync(dir, { recursive: true }));
+
+  describe(name, () => {
+    let model: AnyModel;
+    let data: Interactions;
+    beforeAll(async () => {
+      data = await interactionsOf(rows);
+      model = make();
+      await model.fit(data);
+    });
+
+    it('recommends what is not seen, best first, all there is', async () => {
+      for (const user of ['u0', 'u7', 'u39']) {
+        const seen = seenBy(user);
+        const list = await model.recommend(user, { k: itemCount });
+        expect(list.length).toBe(itemCount - seen.length);
+        expect(new Set(list.map((r) => r.item)).size).toBe(list.length);
+        expect(list.filter((r) => seen.includes(r.item))).toEqual([]);
+        expect(list.map((r) => r.score)).toEqual(list.map((r) => r.score).sort((a, b) => b - a));
+        expect((await model.recommend(user, { k: itemCount, excludeSeen: false })).length).toBe(itemCount);
+        expect(await model.recommend(user, { k: 3 })).toEqual(list.slice(0, 3));
+        expect((await model.recommend(user)).length).toBe(10);
+      }
+    });
+
+    it('filters before selection', async () => {
+      const all = await model.recommend('u3', { k: itemCount, excludeSeen: false });
+      const deny = all.slice(0, 20).map((r) => r.item);
+      expect(await model.recommend('u3', { k: 5, excludeSeen: false, deny })).toEqual(all.slice(20, 25));
+      const allow = all.slice(-4).map((r) => r.item);
+      expect(await model.recommend('u3', { k: 10, excludeSeen: false, allow })).toEqual(all.slice(-4));
+      expect(await model.recommend('u3', { excludeSeen: false, allow, deny: new Set(allow.slice(1)) })).toEqual([
+        all.at(-4),
+      ]);
+      expect(await model.recommend('u3', { allow: [] })).toEqual([]);
+      expect(await model.recommend('u3', { k: 5, excludeSeen: false, deny: ['unheard of'] })).toEqual(all.slice(0, 5));
+    });
+
+    it('answers a batch, a single user and the blocking twin alike', async () => {
+      const users = ['u5', 'u0', 'u5', 'u31'];
+      const batch = await model.recommend(users, { k: 7, deny: ['i3'] });
+      expect(batch.length).toBe(4);
+      for (const [i, user] of users.entries()) {
+        expect(await model.recommend(user, { k: 7, deny: ['i3'] })).toEqual(batch[i]);
+        expect(model.recommendSync(user, { k: 7, deny: ['i3'] })).toEqual(batch[i]);
+      }
+      expect(await model.recommend([])).toEqual([]);
+    });
+
+    it('recommends to a visitor by history', async () => {
+      const history = ['i1', { item: 'i2', weight: 2 }, 'i5'];
+      const list = await model.recommend({ history }, { k: itemCount });
+      expect(list.length).toBe(itemCount - 3);
+      expect(list.map((r) => r.item)).not.toContain('i2');
+      expect(model.recommendSync({ history }, { k: itemCount })).toEqual(list);
+    });
+
+    it('scores as it ranks', async () => {
+      const list = await model.recommend('u9', { k: 12, excludeSeen: false });
+      for (const { item, score } of list) expect(await model.score('u9', item)).toBeCloseTo(score, 5);
+      const users = Int32Array.from({ length: 12 }, () => model.users.indexOf('u9'));
+      const items = Int32Array.from(list, (r) => model.items.indexOf(r.item));
+      const pairs = await model.scorePairs(users, items);
+      for (const [i, { score }] of list.entries()) expect(pairs[i]).toBeCloseTo(score, 5);
+    });
+
+    it('answers by row number as by id', async () => {
+      const list = await model.recommend(['u2', 'u1'], { k: 5 });
+      const rows = Int32Array.of(model.users.indexOf('u2'), model.users.indexOf('u1'));
+      const found = await model.topKRows(rows, 5, { seen: await data.matrix(), seenRows: rows });
+      expect(Array.from(found.ids, (row) => model.items.at(row))).toEqual(list.flat().map((r) => r.item));
+      expect([...found.scores]).toEqual(list.flat().map((r) => r.score));
+    });
+
+    it('saves and loads, byte for byte', async () => {
+      const path = join(dir, `${name}.safetensors`);
+      await model.save(path);
+      const back = await load(path);
+      const everyone = [...model.users];
+      expect([...back.users]).toEqual(everyone);
+      expect(await back.recommend(everyone, { k: itemCount })).toEqual(
+        await model.recommend(everyone, { k: itemCount }),
+      );
+      await back.save(join(dir, 'again.safetensors'));
+      expect(readFileSync(join(dir, 'again.safetensors')).equals(readFileSync(path))).toBe(true);
+      await expect(model.save(join(dir, 'no such folder', 'x'))).rejects.toMatchObject({ code: 'ERR_IO' });
+    });
+
+    it('refuses files that are not such a model', async () => {
+      const path = join(dir, 'whole.safetensors');
+      await model.save(path);
+      const whole = readFileSync(path);
+      const broken = join(dir, 'broken.safetensors');
+      for (const bytes of [whole.subarray(0, whole.length - 8), whole.subarray(0, 40), Buffer.from('not a model')]) {
+        writeFileSync(broken, bytes);
+        await expect(load(broken)).rejects.toMatchObject({ code: 'ERR_FORMAT' });
+      }
+      // The same file under another model's name, and with an item row out of range.
+      const text = whole.toString('latin1');
+      writeFileSync(broken, Buffer.from(text.replace(/"model":"\w/, '"model":"x'), 'latin1'));
+      await expect(load(broken)).rejects.toMatchObject({ code: 'ERR_FORMAT' });
+      const header = JSON.parse(whole.toString('utf8', 8, 8 + Number(whole.readBigUInt64LE(0))));
+      const hostile = Buffer.from(whole);
+      const at = 8 + Number(whole.readBigUInt64LE(0)) + header['interactions.indices'].data_offsets[0];
+      hostile.writeInt32LE(1 << 20, at);
+      writeFileSync(broken, hostile);
+      await expect(load(broken)).rejects.toMatchObject({ code: 'ERR_FORMAT' });
+      await expect(load(join(dir, 'nothing here'))).rejects.toMatchObject({ code: 'ERR_IO' });
+    });
+
+    it.each(Object.entries(idTypes))('keeps ids: %s', async (type, id) => {
+      const other = await interactionsOf(triplets(12, 15, id, (i) => id(i + 100)));
+      const named = make();
+      await named.fit(other);
+      const list = await named.recommend(id(4), { k: 5 });
+      expect(list.length).toBeGreaterThan(0);
+      for (const { item } of list) expect(typeof item).toBe(typeof id(0));
+      const path = join(dir, `${type}.safetensors`);
+      await named.save(path);
+      const back = await load(path);
+      expect([...back.items]).toEqual([...other.items]);
+      expect(await back.recommend(id(4), { k: 5 })).toEqual(list);
+    });
+
+    it('takes a bare matrix, its row numbers as ids', async () => {
+      const matrix = await CsrMatrix.fromCoo(Int32Array.of(0, 1, 1, 2), Int32Array.of(3, 0, 3, 1), undefined, {
+        shape: [3, 5],
+      });
+      const bare = make();
+      await bare.fit(matrix);
+      matrix.dispose();
+      const list = await bare.recommend(1, { k: 5 });
+      expect(list.map((r) => r.item).sort()).toEqual([1, 2, 4]);
+      const path = join(dir, 'bare.safetensors');
+      await bare.save(path);
+      expect(await (await load(path)).recommend(1, { k: 5 })).toEqual(list);
+      await expect(bare.recommend(3)).rejects.toMatchObject({ code: 'ERR_UNKNOWN_ID' });
+    });
+
+    it('gives the same bytes at any thread count', async () => {
+      const before = threads();
+      const runs: Buffer[] = [];
+      try {
+        for (const count of [1, 2, 4]) {
+          setThreads(count);
+          const again = make();
+          await again.fit(data);
+          const path = join(dir, 'threads.safetensors');
+          await again.save(path);
+          const lists = await again.recommend([...again.users], { k: 20 });
+          runs.push(Buffer.concat([readFileSync(path), Buffer.from(JSON.stringify(lists))]));
+        }
+      } finally {
+        setThreads(before);
+      }
+      expect(runs[1]!.equals(runs[0]!)).toBe(true);
+      expect(runs[2]!.equals(runs[0]!)).toBe(true);
+    });
+
+    it('reports progress that only rises', async () => {
+      const heard: number[] = [];
+      let total = 0;
+      await make().fit(data, {
+        onProgress: (p) => {
+          heard.push(p.done);
+          total = p.total;
+        },
+      });
+      expect(heard.length).toBeGreaterThan(0);
+      expect(heard).toEqual([...heard].sort((a, b) => a - b));
+      expect(heard.at(-1)).toBeLessThanOrEqual(total);
+    });
+
+    it('keeps the last fit through an abort, a failure and a second fit', async () => {
+      const kept = make();
+      await kept.fit(data);
+      const before = await kept.recommend('u1');
+      const other = await interactionsOf(triplets(30, 30));
+      await expect(kept.fit(other, { signal: AbortSignal.abort(new Error('enough')) })).rejects.toThrow('enough');
+      const controller = new AbortController();
+      const running = kept.fit(other, { signal: controller.signal });
+      await expect(kept.fit(data)).rejects.toMatchObject({ code: 'ERR_BUSY' });
+      controller.abort(new Error('changed my mind'));
+      await expect(running).rejects.toThrow('changed my mind');
+      const stopped = kept.fit(other, {
+        onProgress: () => {
+          throw new Error('from the listener');
+        },
+      });
+      await expect(stopped).rejects.toThrow('from the listener');
+      expect(await kept.recommend('u1')).toEqual(before);
+      await kept.fit(other);
+      await expect(kept.recommend('u1')).rejects.toMatchObject({ code: 'ERR_UNKNOWN_ID' });
+    });
+
+    it('says that it has not been fitted', async () => {
+      const fresh = make();
+      expect(fresh.isFitted).toBe(false);
+      const code = { code: 'ERR_NOT_FITTED' };
+      await expect(fresh.recommend('u1')).rejects.toMatchObject(code);
+      expect(() => fresh.recommendSync('u1')).toThrow(expect.objectContaining(code));
+      await expect(fresh.score('u1', 'i1')).rejects.toMatchObject(code);
+      await expect(fresh.save(join(dir, 'x'))).rejects.toMatchObject(code);
+      expect(() => fresh.users).toThrow(expect.objectContaining(code));
+      await fresh.fit(data);
+      fresh.dispose();
+      await expect(fresh.recommend('u1')).rejects.toMatchObject(code);
+    });
+
+    it('does without the interactions that it was fitted on', async () => {
+      const own = await interactionsOf(rows);
+      const other = make();
+      await other.fit(own);
+      await own.matrix();
+      own.dispose();
+      expect(await other.recommend('u1')).toEqual(await model.recommend('u1'));
+    });
+
+    const bad: [string, string, RegExp, (m: AnyModel) => Promise<unknown>][] = [
+      ['k of 0', 'ERR_RANGE', /^k: expected 1 to 70, .* received 0/, (m) => m.recommend('u1', { k: 0 })],
+      ['k below 0', 'ERR_RANGE', /^k: /, (m) => m.recommend('u1', { k: -3 })],
+      ['k over the catalogue', 'ERR_RANGE', /^k: .* 71/, (m) => m.recommend('u1', { k: 71 })],
+      ['k of 1.5', 'ERR_ARGUMENT', /^k: .* 1.5/, (m) => m.recommend('u1', { k: 1.5 })],
+      ['k by row over the catalogue', 'ERR_RANGE', /^k: /, (m) => m.topKRows(Int32Array.of(1), 71)],
+      ['unknown user', 'ERR_UNKNOWN_ID', /^user: 'nobody'/, (m) => m.recommend('nobody')],
+      ['unknown user of a batch', 'ERR_UNKNOWN_ID', /^users\[1\]: 'x'/, (m) => m.recommend(['u1', 'x'])],
+      ['id of another type', 'ERR_UNKNOWN_ID', /^user: 1 /, (m) => m.recommend(1)],
+      ['unknown item', 'ERR_UNKNOWN_ID', /^item: 'x'/, (m) => m.score('u1', 'x')],
+      ['deny of another type', 'ERR_ARGUMENT', /^deny: .*string.*number/, (m) => m.recommend('u1', { deny: [1] })],
+      ['allow that is one string', 'ERR_ARGUMENT', /^allow: /, (m) => m.recommend('u1', { allow: 'i1' })],
+      ['empty history', 'ERR_VALUE', /^history: /, (m) => m.recommend({ history: [] })],
+      [
+        'unknown item in a history',
+        'ERR_UNKNOWN_ID',
+        /^history\[1\]: 'x'/,
+        (m) => m.recommend({ history: ['i1', 'x'] }),
+      ],
+      [
+        'weight that is not positive',
+        'ERR_VALUE',
+        /^history\[0\].weight: /,
+        (m) => m.recommend({ history: [{ item: 'i1', weight: Number.NaN }] }),
+      ],
+      ['history that is no array', 'ERR_ARGUMENT', /^history: /, (m) => m.recommend({ history: 'i1' as never })],
+      ['rows out of range', 'ERR_RANGE', /rows/i, (m) => m.topKRows(Int32Array.of(40_000), 3)],
+      ['fit on something else', 'ERR_ARGUMENT', /^interactions: /, (m) => m.fit([[1, 2]] as never)],
+      [
+        'fit on nothing',
+        'ERR_VALUE',
+        /^interactions: expected at least one/,
+        async (m) => m.fit(await CsrMatrix.fromCoo(new Int32Array(), new Int32Array(), undefined, { shape: [3, 4] })),
+      ],
+      [
+        'fit on a negative weight',
+        'ERR_VALUE',
+        /^interactions: .* -2/,
+        async (m) =>
+          m.fit(
+            await CsrMatrix.fromCoo(Int32Array.of(0, 1), Int32Array.of(0, 1), Float32Array.of(1, -2), {
+              shape: [2, 2],
+            }),
+          ),
+      ],
+    ];
+    it.each(bad)('refuses %s', async (_, code, message, call) => {
+      const error = await call(model).then(
+        () => undefined,
+        (e) => e,
+      );
+      expect(error).toMatchObject({ code, message: expect.stringMatching(message) });
+      expect((await model.recommend('u1')).length).toBe(10);
+    });
+
+    if (!seeded) {
+      it('gives everybody the same list', async () => {
+        const a = await model.recommend('u1', { k: itemCount, excludeSeen: false });
+        expect(await model.recommend('u2', { k: itemCount, excludeSeen: false })).toEqual(a);
+      });
+    }
+
+    it('says what users without interactions get', async () => {
+      const matrix = await CsrMatrix.fromCoo(Int32Array.of(0, 2), Int32Array.of(0, 1), undefined, { shape: [3, 4] });
+      const sparse = make();
+      await sparse.fit(matrix);
+      if (needsHistory) {
+        await expect(sparse.recommend(1)).rejects.toMatchObject({ code: 'ERR_VALUE', message: /^user: '1' has no/ });
+        const { ids, scores } = await sparse.topKRows(Int32Array.of(1), 3);
+        expect([[...ids], [...scores]]).toEqual([
+          [0, 1, 2],
+          [0, 0, 0],
+        ]);
+      } else {
+        expect((await sparse.recommend(1, { k: 4 })).length).toBe(4);
+      }
+    });
+  });
+}

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 // npx topknot doctor: what topknot runs on here, and what to do where something is missing.
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { addonPath, platform, root } from './addon.js';
@@ -18,24 +18,19 @@ function duckdb(): string {
   }
 }
 
-function cuda(): string {
-  const driver = '/proc/driver/nvidia/version';
-  const plugin = existsSync(join(dirname(addonPath()), 'libtopknot_cuda.so'));
-  if (plugin && existsSync(driver)) return 'plugin and driver found';
-  if (plugin) return 'no NVIDIA driver here (the plugin is there); topknot runs on the CPU';
-  return 'built without the CUDA plugin; with nvcc on PATH, a source checkout builds it; topknot runs on the CPU';
-}
-
 async function doctor(): Promise<void> {
   console.log(`topknot ${version(join(root, 'package.json'))}`);
   line('node', process.version);
   line('platform', platform());
   try {
-    const { isa, isas, threads } = await import('./index.js');
+    const { cudaProblem, devices, isa, isas, threads } = await import('./index.js');
     line('addon', addonPath());
     line('cpu', `${isa()} (available: ${isas().join(', ')}; TOPKNOT_ISA chooses)`);
     line('threads', `${threads()} (TOPKNOT_THREADS or setThreads() chooses)`);
-    line('cuda', cuda());
+    const gigabytes = (bytes: number) => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+    const gpus = devices().filter((one) => one.device !== 'cpu');
+    for (const gpu of gpus) line(gpu.device, `${gpu.name}, ${gpu.isa}, ${gigabytes(gpu.totalBytes)}`);
+    if (gpus.length === 0) line('cuda', `none: ${cudaProblem()}`);
   } catch (error) {
     line('addon', (error as Error).message);
     process.exitCode = 1;

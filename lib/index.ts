@@ -19,7 +19,7 @@ export { Random, type RandomOptions } from './models/random.js';
 export type { RowFilter, Scorer, TopKRows } from './models/recommender.js';
 export type { ItemFilter } from './ops/item-filter.js';
 export { type TopKOptions, type TopKTensors, topK, topKSync, type VectorMetric } from './ops/top-k.js';
-export { isa, isas, setThreads, threads, useIsa } from './runtime.js';
+export { cudaProblem, type DeviceInfo, devices, isa, isas, setThreads, threads, useIsa } from './runtime.js';
 export {
   FlatIndex,
   type FlatIndexOptions,

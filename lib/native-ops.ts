@@ -23,6 +23,8 @@ export interface NativeOps {
   isas(): readonly string[];
   isa(): string;
   useIsa(isa: string): void;
+  devices(): readonly ({ device: string; name: string; isa: string; totalBytes: number; })[];
+  cudaProblem(): string;
   csrFromCoo(control: Control | undefined, rows: Handle | TypedArray, cols: Handle | TypedArray, values: Handle | TypedArray | undefined, rowCount: number, colCount: number, duplicates: 'sum' | 'refuse' | 'first' | 'last' | 'max'): Promise<{ indptr: Handle; indices: Handle; values: Handle; cols: number; }>;
   csrFromCooSync(rows: Handle | TypedArray, cols: Handle | TypedArray, values: Handle | TypedArray | undefined, rowCount: number, colCount: number, duplicates: 'sum' | 'refuse' | 'first' | 'last' | 'max'): { indptr: Handle; indices: Handle; values: Handle; cols: number; };
   csrTranspose(control: Control | undefined, matrix: { indptr: Handle; indices: Handle; values: Handle; cols: number; }): Promise<{ indptr: Handle; indices: Handle; values: Handle; cols: number; }>;

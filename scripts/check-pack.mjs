@@ -40,11 +40,10 @@ const unwanted = /^(lib|test|bench|examples|shared|build|node_modules)\/|^native
 
 const program = `
 import { readFileSync } from 'node:fs';
-import { CsrMatrix, isa, memory } from 'topknot';
-const matrix = await CsrMatrix.fromCoo(Int32Array.of(0, 1, 1), Int32Array.of(2, 0, 1), undefined, { shape: [2, 3] });
-const turned = await matrix.transpose();
-if (turned.shape[0] !== 3 || turned.nnz !== 3) throw new Error('transpose is wrong: ' + turned.shape);
-if (memory().hostBytes <= 0) throw new Error('no memory in use');
+import { FlatIndex, isa } from 'topknot';
+const index = await FlatIndex.from(['a', 'b', 'c'], Float32Array.of(1, 0, 0, 1, 2, 2));
+const { ids, scores } = await index.search([3, 1], { k: 2, filter: { deny: ['a'] } });
+if (String(ids) !== 'c,b' || String(scores) !== '8,1') throw new Error('wrong answer: ' + ids + ' ' + scores);
 const binary = readFileSync('/proc/self/maps', 'utf8').match(/\\S*topknot\\S*\\.node/)[0];
 console.log(isa() + ' ' + binary);
 `;

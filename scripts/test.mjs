@@ -24,7 +24,7 @@ function ctest(build, select) {
       for (const line of lines) {
         const [, program, text] = /^(\d+): (.*)$/.exec(line) ?? [];
         const [, index, name, result] = /^ *\d+\/\d+ Test +#(\d+): (\S+) \.*(.*)$/.exec(line) ?? [];
-        if (program && !text.startsWith('Test ') && !text.startsWith('Working Directory')) {
+        if (program && !/^(Test (command|timeout)|Working Directory|Environment variables| \w+=)/.test(text)) {
           console.log(text);
           const [, kind] = /^(ok|FAIL|skip) +\S/.exec(text) ?? [];
           const count = cases.get(program) ?? cases.set(program, { ok: 0, FAIL: 0, skip: 0 }).get(program);

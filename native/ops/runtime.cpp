@@ -1,4 +1,4 @@
-// Settings of the process: threads and instruction set.
+// Settings of the process: threads and instruction set; the devices.
 #include "backend/registry.h"
 #include "ops/ops.h"
 
@@ -20,5 +20,14 @@ std::vector<std::string> isas() {
 std::string isa() { return cpuBackend().isa; }
 
 void useIsa(std::string isa) { topknot::useIsa(isa); }
+
+std::vector<DeviceEntry> devices() {
+  std::vector<DeviceEntry> out;
+  for (const DeviceInfo& info : topknot::devices())
+    out.push_back({text(info.device), info.name, info.isa, info.totalBytes});
+  return out;
+}
+
+std::string cudaProblem() { return topknot::cudaProblem(); }
 
 }  // namespace topknot::ops

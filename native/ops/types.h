@@ -20,6 +20,14 @@ struct TensorInfo {
 };
 TOPKNOT_FIELDS(TensorInfo, shape, dtype, device)
 
+/// A device that tensors can live on.
+struct DeviceEntry {
+  std::string device;  // 'cpu', 'cuda:0', ...
+  std::string name, isa;
+  int64_t totalBytes;
+};
+TOPKNOT_FIELDS(DeviceEntry, device, name, isa, totalBytes)
+
 /// What to do with two entries for the same cell.
 enum class Duplicates : int32_t { sum, refuse, first, last, max };
 TOPKNOT_ENUM(Duplicates, "sum", "refuse", "first", "last", "max")

@@ -12,10 +12,10 @@ const ink = '#1b1f24',
   ours = '#0f62fe';
 const peerColours = ['#d9480f', '#2b8a3e', '#862e9c', '#b08800', '#0b7285', '#c2255c', '#5c5f66'];
 
-const escapeXml = (text) => String(text).replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
+const escaped = (text) => String(text).replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
 
 function text(x, y, content, { anchor = 'start', size = 12, colour = ink, weight = 400 } = {}) {
-  return `<text x="${x.toFixed(1)}" y="${y.toFixed(1)}" font-size="${size}" fill="${colour}" font-weight="${weight}" text-anchor="${anchor}">${escapeXml(content)}</text>`;
+  return `<text x="${x.toFixed(1)}" y="${y.toFixed(1)}" font-size="${size}" fill="${colour}" font-weight="${weight}" text-anchor="${anchor}">${escaped(content)}</text>`;
 }
 
 const dot = (x, y, colour, radius = 5) =>

@@ -1,0 +1,121 @@
+// One iteration of implicit ALS, both half-sweeps, on matrices shaped like Gowalla and MovieLens 20M.
+import { CsrMatrix, setThreads, Tensor } from '../../dist/index.js';
+import { native } from '../../dist/native.js';
+import { loadMatrix } from '../data/csr.mjs';
+import { checkHalfSweep } from '../lib/check-als.mjs';
+import { openImplicit } from '../peers/implicit.mjs';
+
+export const name = 'als';
+
+const size = (shape, solver, factors, quick = false) => ({
+  label: `${shape} ${solver === 'cg' ? 'cg(3)' : solver} f=${factors}`,
+  shape,
+  solver,
+  factors,
+  quick,
+});
+
+export const sizes = [
+  ...['gowalla', 'ml20m'].flatMap((shape) =>
+    [64, 128].flatMap((factors) => [size(shape, 'cg', factors), size(shape, 'cholesky', factors)]),
+  ),
+  size('tiny', 'cg', 16, true),
+  size('tiny', 'cholesky', 16, true),
+];
+
+/** Hu, Koren and Volinsky's objective, as `implicit` has it. */
+const optionsOf = ({ solver, factors }) => ({
+  factors,
+  solver,
+  cgSteps: 3,
+  objective: 'hkv',
+  unobservedWeight: 1,
+  alpha: 40,
+  regularization: 0.01,
+  regularizationForm: 'constant',
+  iterations: 1,
+  seed: 42,
+});
+
+/**
+ * What the textbook algorithms do. Cholesky: the symmetric half of a rank-n update for n entries, a factorisation and two
+ * triangular solves. Conjugate gradients: a product with the Gram matrix and two passes over the entries, for the first
+ * residual and for every step. Both: the Gram matrices of the sides.
+ */
+export function flops({ solver, factors: f }, { users, items, nnz }) {
+  const rows = users + items;
+  const grams = rows * f * f;
+  const solve =
+    solver === 'cholesky'
+      ? 2 * nnz * (f * f + 2 * f) + rows * (f ** 3 / 3 + 2 * f * f)
+      : 4 * (2 * nnz * 4 * f + rows * 2 * f * f);
+  return grams + solve;
+}
+/** Ids and weights of both orientations, factors read and written once: gathered rows are expected to come from caches. */
+export const bytes = ({ factors }, { users, items, nnz }) => 2 * 8 * nnz + 2 * 2 * 4 * factors * (users + items);
+
+// The matrix of the last size, kept for the next.
+let made;
+
+async function matrixFor(shape, context) {
+  if (made?.shape === shape) return made;
+  const { folder, users, items, indptr, indices } = loadMatrix(shape, context.data);
+  const rows = await CsrMatrix.from({
+    indptr: BigInt64Array.from(indptr, BigInt),
+    indices,
+    values: new Float32Array(indices.length).fill(1),
+    cols: items,
+  });
+  made = { shape, folder, users, items, nnz: indices.length, rows, cols: await rows.transpose() };
+  return made;
+}
+
+export async function setup(size, context) {
+  return { ...(await matrixFor(size.shape, context)), options: optionsOf(size) };
+}
+
+/** One iteration from the given factors, or from random ones; its own time, without the checks before the first sweep. */
+async function iterate({ rows, cols, options }, start) {
+  const stamps = [];
+  const control = native.control(0, () => stamps.push(performance.now()));
+  const fitted = await native.alsFit(
+    control,
+    rows.handles,
+    cols.handles,
+    start?.userFactors.handle,
+    start?.itemFactors.handle,
+    options,
+  );
+  const userFactors = new Tensor(fitted.userFactors);
+  const itemFactors = new Tensor(fitted.itemFactors);
+  return { userFactors, itemFactors, ms: [stamps.at(-1) - stamps[0]] };
+}
+
+export async function run(state) {
+  const { ms, userFactors, itemFactors } = await iterate(state);
+  userFactors.dispose();
+  itemFactors.dispose();
+  return { ms };
+}
+
+export async function verify(state, { solver, shape, factors }, { threads, log }) {
+  const first = await iterate(state);
+  const second = await iterate(state, first);
+  await checkHalfSweep(state, solver, second.userFactors, first.itemFactors, second.itemFactors);
+  if (shape === 'ml20m' || factors > 64) return;
+  const wanted = [await first.userFactors.data(), await first.itemFactors.data()];
+  for (const count of [1, 2, 4]) {
+    setThreads(count);
+    const again = await iterate(state);
+    setThreads(threads);
+    const got = [await again.userFactors.data(), await again.itemFactors.data()];
+    if (!got.every((values, i) => Buffer.from(values.buffer).equals(Buffer.from(wanted[i].buffer))))
+      throw new Error(`als: ${count} threads give other bytes than ${threads}`);
+  }
+  log(`  same seed, same bytes at 1, 2, 4 and ${threads} threads`);
+}
+
+export async function peers(state, { solver, factors }, { open, threads }) {
+  const peer = await open('implicit', () => openImplicit({ folder: state.folder, factors, solver, threads }));
+  return peer ? [{ name: 'implicit', ...peer }] : [];
+}

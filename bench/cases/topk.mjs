@@ -1,6 +1,5 @@
-// Exact top-k by inner product.
-import { tensor } from '../../dist/index.js';
-import { native } from '../../dist/native.js';
+// Exact top-k by inner product through FlatIndex.search.
+import { FlatIndex, tensor } from '../../dist/index.js';
 import { gaussians } from '../data/random.mjs';
 import { checkIds } from '../lib/check-topk.mjs';
 import { topkPeers } from '../peers/topk.mjs';
@@ -31,11 +30,13 @@ export const bytes = ({ n, d, q, k }) => 4 * (n * d + q * d + 2 * q * k);
 // The items of the last size, kept for the next: sizes that share them follow each other.
 let made;
 
+const rowNumbers = (n) => Array.from({ length: n }, (_, i) => i);
+
 async function itemsFor({ n, d }, context) {
   if (made?.n === n && made.d === d) return made;
   for (const peer of made?.peers ?? []) await peer.close?.();
   const items = gaussians(n * d, 1);
-  made = { n, d, items, index: tensor(items, { shape: [n, d] }), peers: [] };
+  made = { n, d, items, index: await FlatIndex.from(rowNumbers(n), items), peers: [] };
   if (!context.peers) return made;
   for (const [peerName, open] of Object.entries(topkPeers)) {
     const peer = await context.open(peerName, () => open({ items, n, d, threads: context.threads }));
@@ -46,18 +47,17 @@ async function itemsFor({ n, d }, context) {
 
 export async function setup(size, context) {
   const { items, index, peers } = await itemsFor(size, context);
-  return { items, index, opened: peers, queries: gaussians(size.q * size.d, 2) };
+  const queries = gaussians(size.q * size.d, 2);
+  const batch = tensor(queries, { shape: [size.q, size.d] });
+  return { items, index, opened: peers, queries, batch };
 }
 
-export async function run({ index, queries }, { q, d, k }) {
-  const batch = native.tensorFrom(queries, 'float32', [q, d]);
-  const { ids, scores } = await native.topk(undefined, batch, index.handle, undefined, k, 'innerProduct', {});
-  return { ids: native.readSync(ids), scores: native.readSync(scores) };
-}
+export const run = ({ index, batch }, { k }) => index.search(batch, { k });
 
 export async function verify(state, size) {
-  const { ids, scores } = await run(state, size);
-  checkIds({ ...state, ...size }, ids, scores);
+  const found = await run(state, size);
+  const ids = Int32Array.from(found.flatMap((answer) => answer.ids));
+  checkIds({ ...state, ...size }, ids, Float32Array.from(found.flatMap((answer) => [...answer.scores])));
 }
 
 export async function peers({ items, queries, opened }, size) {

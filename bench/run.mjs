@@ -30,7 +30,9 @@ async function runSize(benchCase, size, context, limits) {
     await benchCase.verify?.(state, size, context);
     const ours = { name: 'topknot', run: () => benchCase.run(state, size), watchLoop: true };
     const results = await interleave([ours, ...peers, ...limits.contestants()], { budgetMs: context.budgetMs });
-    const { samples, loopDelayMs } = results.get('topknot');
+    const { samples, loopDelayMs, otherCores } = results.get('topknot');
+    context.otherCores[`${benchCase.name} ${size.label}`] = rounded(otherCores);
+    if (otherCores > 0.5) context.log(`  disturbed: other processes used ${otherCores.toFixed(1)} cores`);
     const work = { flops: benchCase.flops?.(size, state) ?? null, bytes: benchCase.bytes?.(size, state) ?? null };
     const limit = limits.take();
     const ms = median(samples);
@@ -65,6 +67,7 @@ async function main() {
     ...options,
     threads: threads(),
     versions,
+    otherCores: {},
     log: (line) => console.error(line),
     /** Opens a peer, or says why it is left out. */
     async open(name, opener) {
@@ -102,7 +105,7 @@ async function main() {
   console.log(table(rows));
   if (!options.json) return;
   const stem = options.json.replace(/\.jsonl?$/, '');
-  writeFileSync(`${stem}.machine.json`, `${JSON.stringify(about, null, 2)}\n`);
+  writeFileSync(`${stem}.machine.json`, `${JSON.stringify({ ...about, other_cores: context.otherCores }, null, 2)}\n`);
   writeFileSync(`${stem}.svg`, chart(rows, about));
 }
 

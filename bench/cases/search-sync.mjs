@@ -12,9 +12,6 @@ export const sizes = [false, true].flatMap((quick) => [
   { label: '1000x64 k=10', n: 1000, d: 64, k: 10, quick },
 ]);
 
-export const flops = ({ n, d }) => 2 * n * d;
-export const bytes = ({ n, d, k }) => 4 * (n * d + d + 2 * k);
-
 export async function setup({ n, d, k }) {
   const items = gaussians(n * d, 1);
   const index = await FlatIndex.from(

@@ -1,10 +1,9 @@
 // One line for each row on a logarithmic axis of milliseconds: the floor that the measured limits allow, topknot, peers.
-import { milliseconds } from './table.mjs';
 
 const width = 1100,
   rowHeight = 24,
   left = 330,
-  right = 150,
+  right = 200,
   top = 84;
 const ink = '#1b1f24',
   quiet = '#6b7280',
@@ -43,12 +42,7 @@ export function chart(rows, about) {
     legend(colourOf),
     ...decades.flatMap((ms) => [
       `<line x1="${scale(ms).toFixed(1)}" y1="${top}" x2="${scale(ms).toFixed(1)}" y2="${bottom}" stroke="${grid}"/>`,
-      text(
-        scale(ms),
-        bottom + 16,
-        `${ms >= 1000 ? `${ms / 1000} s` : ms >= 1 ? `${ms} ms` : `${Number((ms * 1000).toPrecision(1))} µs`}`,
-        { anchor: 'middle', colour: quiet },
-      ),
+      text(scale(ms), bottom + 16, duration(ms), { anchor: 'middle', colour: quiet }),
     ]),
     ...lines.flatMap((line, i) => drawLine(line, top + (i + 0.5) * rowHeight, scale, colourOf)),
   ];
@@ -57,6 +51,12 @@ export function chart(rows, about) {
 ${body.join('\n')}
 </svg>
 `;
+}
+
+/** Milliseconds in the unit that suits them. */
+function duration(ms) {
+  const [value, unit] = ms >= 1000 ? [ms / 1000, 's'] : ms >= 1 ? [ms, 'ms'] : [ms * 1000, 'µs'];
+  return `${Number(value.toPrecision(3))} ${unit}`;
 }
 
 /** A title line where a case begins, then its rows. */
@@ -75,7 +75,7 @@ function drawLine({ title, row }, y, scale, colourOf) {
     ...(floor ? [floorMark(scale(floor), y)] : []),
     ...Object.entries(row.peers).map(([name, ms]) => dot(scale(ms), y, colourOf.get(name))),
     dot(scale(row.median_ms), y, ours, 6),
-    text(width - 20, y + 4, `${milliseconds(row.median_ms)} ms${share}`, { anchor: 'end', colour: quiet }),
+    text(width - 20, y + 4, `${duration(row.median_ms)}${share}`, { anchor: 'end', colour: quiet }),
   ];
 }
 

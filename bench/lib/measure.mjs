@@ -1,5 +1,6 @@
 // Times several contestants in turns, so that whatever else the machine does falls on all of them alike.
 import { LoopDelay } from './loop-delay.mjs';
+import { Others } from './others.mjs';
 import { quantile } from './stats.mjs';
 
 /** A turn lasts at least this long: short calls are repeated within it. */
@@ -13,14 +14,21 @@ const warmBelowMs = 20;
  * `minRounds` rounds are done. A contestant is `{ name, run, watchLoop? }`; `run` is one call to time, or returns
  * `{ ms: number[] }` when it has timed itself. Others stop taking turns once they have used twice the budget.
  *
- * @returns a Map from name to `{ samples, loopDelayMs }`: milliseconds of each call, and the p99 of the event-loop
- * delay meanwhile, null when unwatched or too short to sample.
+ * @returns a Map from name to `{ samples, loopDelayMs, otherCores }`: milliseconds of each call; the p99 of the
+ * event-loop delay meanwhile, null when unwatched or too short to sample; the cores that other processes used meanwhile.
  */
 export async function interleave(contestants, { budgetMs, minRounds = 3, maxRounds = 400 }) {
   const [first] = contestants;
   const states = new Map();
   for (const c of contestants) {
-    states.set(c.name, { samples: [], usedMs: 0, turns: 0, delay: new LoopDelay(), typicalMs: await once(c) });
+    states.set(c.name, {
+      samples: [],
+      usedMs: 0,
+      turns: 0,
+      delay: new LoopDelay(),
+      others: new Others(),
+      typicalMs: await once(c),
+    });
   }
   for (let round = 0; round < maxRounds; ++round) {
     if (round >= minRounds && states.get(first.name).usedMs >= budgetMs) break;
@@ -32,8 +40,8 @@ export async function interleave(contestants, { budgetMs, minRounds = 3, maxRoun
   }
   return new Map(
     contestants.map(({ name }) => {
-      const { samples, delay } = states.get(name);
-      return [name, { samples, loopDelayMs: quantile(delay.samples, 0.99) }];
+      const { samples, delay, others } = states.get(name);
+      return [name, { samples, loopDelayMs: quantile(delay.samples, 0.99), otherCores: others.cores }];
     }),
   );
 }
@@ -47,6 +55,7 @@ async function once(contestant) {
 async function turn(contestant, state) {
   if (state.typicalMs < warmBelowMs) await contestant.run();
   if (contestant.watchLoop) state.delay.start();
+  state.others.start();
   const begin = performance.now();
   const fresh = [];
   do {
@@ -57,6 +66,7 @@ async function turn(contestant, state) {
     fresh.push(...(own?.ms ?? [wall]));
   } while (performance.now() - begin < turnMs && fresh.length < callsPerTurn);
   state.usedMs += performance.now() - begin;
+  state.others.stop();
   state.delay.stop();
   state.samples.push(...fresh);
   state.typicalMs = quantile(fresh, 0.5);

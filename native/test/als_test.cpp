@@ -37,6 +37,17 @@ Csr randomRows(const std::vector<int64_t>& counts, int64_t cols, uint64_t seed) 
   return m;
 }
 
+/// Row u alone.
+Csr rowOf(const Csr& m, int64_t u) {
+  const int64_t* ptr = m.indptr.data<int64_t>();
+  const int64_t n = ptr[u + 1] - ptr[u];
+  Csr one{Tensor::host<int64_t>({2}, true), Tensor::host<int32_t>({n}), Tensor::host<float>({n}), m.cols};
+  one.indptr.data<int64_t>()[1] = n;
+  std::copy_n(m.indices.data<int32_t>() + ptr[u], n, one.indices.data<int32_t>());
+  std::copy_n(m.values.data<float>() + ptr[u], n, one.values.data<float>());
+  return one;
+}
+
 Csr transpose(const Csr& m) {
   Csr t{Tensor::host<int64_t>({m.cols + 1}, true), Tensor::host<int32_t>({m.nnz()}), Tensor::host<float>({m.nnz()}),
         m.rows()};
@@ -163,6 +174,37 @@ TEST(choleskyMatchesFloat64) {
           const double error = worstError(rows, fixed, ops::alsSolve(job, rows, fixed, {}, {}, o), o);
           if (error > 3e-5) std::printf("%s f=%d error %g\n", isa, int(f), error);
           CHECK(error <= 3e-5);
+        }
+      }
+    }
+  });
+}
+
+// Rows with n < f are solved in n dimensions when there are many; one alone goes the f x f way. Both lose digits as the
+// condition grows; the short way must not lose more on the same rows.
+TEST(shortRowsAreAsAccurateAsLongOnes) {
+  everyIsa([](const char* isa) {
+    for (int64_t f : {17, 64, 128}) {
+      const Csr rows = randomRows(countsAround(f), 1500, 3);
+      const Tensor fixed = normal(1500, f, 0.1, 5);
+      for (const double regularization : {1e-1, 1e-3, 1e-5}) {
+        for (const double unobserved : {1.0, 1e-3}) {
+          AlsOptions o;
+          o.regularizationForm = AlsRegularization::constant;
+          o.regularization = regularization;
+          o.unobservedWeight = unobserved;
+          o.alpha = 40;
+          Job job;
+          const double all = worstError(rows, fixed, ops::alsSolve(job, rows, fixed, {}, {}, o), o);
+          double alone = 0;
+          for (int64_t u = 0; u < rows.rows(); u += u < 60 ? 1 : 20) {
+            const Csr one = rowOf(rows, u);
+            alone = std::max(alone, worstError(one, fixed, ops::alsSolve(job, one, fixed, {}, {}, o), o));
+          }
+          if (all > 3 * alone + 3e-5) {
+            std::printf("%s f=%d reg=%g w0=%g: %g, alone %g\n", isa, int(f), regularization, unobserved, all, alone);
+          }
+          CHECK(all <= 3 * alone + 3e-5);
         }
       }
     }

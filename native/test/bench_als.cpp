@@ -61,40 +61,14 @@ Csr transpose(const Csr& m) {
   return t;
 }
 
-/// GFLOP in a processor second of twelve chains of vector multiply-adds, on as many threads as the work will use.
+/// GFLOP in a processor second of multiply-adds in registers, on as many threads as the work will use.
 double fmaPeak() {
-#if defined(__x86_64__)
-  const auto chains = [] __attribute__((target("avx2,fma"), noinline)) {
-    typedef float V8 __attribute__((vector_size(32)));
-    V8 a, b, c, e, f, g, h, i, j, k, l, m, x, y;
-    for (int n = 0; n < 8; ++n) x[n] = 0.999f, y[n] = 0.001f;
-    a = b = c = e = f = g = h = i = j = k = l = m = y;
-#define FMA(v) asm volatile("vfmadd213ps %2, %1, %0" : "+x"(v) : "x"(x), "x"(y))
-    for (int64_t n = 0; n < 20000000; ++n) {
-      FMA(a);
-      FMA(b);
-      FMA(c);
-      FMA(e);
-      FMA(f);
-      FMA(g);
-      FMA(h);
-      FMA(i);
-      FMA(j);
-      FMA(k);
-      FMA(l);
-      FMA(m);
-    }
-#undef FMA
-    return (a + b + c + e + f + g + h + i + j + k + l + m)[0];
-  };
-  const int threads = threadCount();
-  std::vector<float> sums(static_cast<size_t>(threads));
+  double sum = 0;
+  int64_t flops = 0;
   const double start = cpuNow();
-  parallelFor(threads, 1, Exec{}, [&](int64_t i, int64_t, int) { sums[i] = chains(); });
-  return 20e6 * 12 * 16 * threads / (cpuNow() - start) / 1e9;
-#else
-  return 0;
-#endif
+  run(cpuBackend(), &Backend::measureFma, "measureFma", Exec{},
+      MeasureFmaArgs{threadCount(), 0.999f, 0.001f, &sum, &flops});
+  return static_cast<double>(flops) / (cpuNow() - start) / 1e9;
 }
 
 /// flop of the direct method: n f (f + 1) for each sum and f³ / 3 for each factorisation, or the n x n way if cheaper.

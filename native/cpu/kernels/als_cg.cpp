@@ -65,12 +65,13 @@ class BatchSolver {
  public:
   static constexpr int64_t rowsAtOnce = 4;
 
-  BatchSolver(const AlsArgs& a, const float* gram)
+  BatchSolver(const AlsArgs& a, const float* gram, int64_t longest)
       : a_(a),
         gram_(gram),
         f_(a.fixed.cols),
         padded_(roundUp(f_, N)),
-        capacity_(std::max<int64_t>((1 << 20) / padded_ / 8 * 8, 64)) {
+        shared_(std::max<int64_t>((1 << 16) / padded_, 64)),
+        capacity_(roundUp(std::clamp<int64_t>(longest, shared_, std::max<int64_t>((1 << 22) / padded_, 64)), 8)) {
     memory_ = Scratch(capacity_ * (padded_ + 1) + 4 * rowsAtOnce * padded_);
     float* at = memory_.data();
     const auto take = [&at](int64_t count) { return std::exchange(at, at + count); };
@@ -88,7 +89,6 @@ class BatchSolver {
   int64_t solve(const int32_t* order, int64_t most, Ahead& ahead) {
     count_ = 0;
     int64_t used = 0;
-    const int64_t shared = (1 << 16) / padded_;  // entries of several rows at once: half of a second-level cache
     while (count_ < std::min(most, rowsAtOnce)) {
       Row& row = rows_[count_];
       row.u = order[count_];
@@ -96,16 +96,14 @@ class BatchSolver {
       row.n = a_.rows.indptr[row.u + 1] - row.begin;
       row.at = used;
       row.resident = used + roundUp(row.n, 4) <= capacity_;
-      if (count_ && used + row.n > shared) break;
+      if (count_ && used + row.n > shared_) break;
       ++count_;
       used += roundUp(row.n, 4);
     }
     for (int64_t i = 0; i < count_; ++i) {
       const Row& row = rows_[i];
-      if (row.resident) gather(row, 0, row.n, row.at, ahead);
       copyPadded(a_.out + row.u * f_, f_, x_ + i * padded_);
     }
-    if (!rows_[0].resident) ahead.used(rows_[0].n);
     start(ahead);
     for (int32_t step = 0; step < a_.steps; ++step) {
       if (!advance(ahead)) break;
@@ -169,15 +167,17 @@ class BatchSolver {
   }
 
   void updateRow(const Row& row, bool residual, const float* v, float* out, Ahead& ahead) {
-    // A row too long to be kept is gathered anew in every step.
-    if (row.resident) return updateGathered(row.at, row.n, residual, v, out, ahead);
+    if (row.resident && !residual) return updateGathered(row.at, row.n, residual, v, out, ahead);
+    // The first time, and every time if the row is too long to be kept, its factors are gathered block by block.
     constexpr int64_t block = 32;
     const int32_t self = static_cast<int32_t>(row.u);
-    Ahead own(a_.rows, &self, &self + 1, a_.fixed.data, f_);
+    Ahead again(a_.rows, &self, &self + 1, a_.fixed.data, f_);
+    Ahead& coming = residual ? ahead : again;
     for (int64_t i = 0; i < row.n; i += block) {
       const int64_t end = std::min(i + block, row.n);
-      gather(row, i, end, 0, own);
-      updateGathered(0, end - i, residual, v, out, own);
+      const int64_t at = row.resident ? row.at + i : 0;
+      gather(row, i, end, at, coming);
+      updateGathered(at, end - i, residual, v, out, coming);
     }
   }
 
@@ -230,7 +230,9 @@ class BatchSolver {
 
   const AlsArgs& a_;
   const float* gram_;  // in panels
-  int64_t f_, padded_, capacity_;
+  int64_t f_, padded_;
+  int64_t shared_;    // entries of several rows that go in step: half of a common second-level cache
+  int64_t capacity_;  // entries of one row: up to 16 MB
   Scratch memory_;
   float *gathered_, *x_, *r_, *p_, *ap_, *w_;
   Row rows_[rowsAtOnce];
@@ -243,6 +245,8 @@ Status alsCg(const Exec& exec, const AlsArgs& a) {
   return guard([&] {
     const int64_t f = a.fixed.cols;
     const Schedule schedule(a.rows, f / 2 + 8);
+    const int64_t heaviest = schedule.order.empty() ? 0 : schedule.order[0];
+    const int64_t longest = schedule.order.empty() ? 0 : a.rows.indptr[heaviest + 1] - a.rows.indptr[heaviest];
     const Scratch gram(roundUp(f, N) * f);
     packPanels(a.gram, f, f, gram.data(), f * N);
     for (int64_t u = 0; u < a.rows.rows; ++u) {
@@ -250,7 +254,7 @@ Status alsCg(const Exec& exec, const AlsArgs& a) {
     }
     std::vector<std::unique_ptr<BatchSolver>> solvers(static_cast<size_t>(threadCount()));
     parallelFor(schedule.chunks(), 1, exec, [&](int64_t chunk, int64_t, int slot) {
-      if (!solvers[slot]) solvers[slot] = std::make_unique<BatchSolver>(a, gram.data());
+      if (!solvers[slot]) solvers[slot] = std::make_unique<BatchSolver>(a, gram.data(), longest);
       const int64_t end = schedule.borders[chunk + 1];
       Ahead ahead(a.rows, schedule.order.data() + schedule.borders[chunk], schedule.order.data() + end, a.fixed.data,
                   f);

@@ -54,11 +54,11 @@ struct Schedule {
   int64_t chunks() const { return static_cast<int64_t>(borders.size()) - 1; }
 };
 
-/// Prefetches the factors of the coming entries of some rows, a bounded way ahead of their use.
+/// Prefetches the factors of the coming entries of some rows, up to 32 KB ahead of their use.
 class Ahead {
  public:
   Ahead(const CsrView& rows, const int32_t* begin, const int32_t* end, const float* factors, int64_t ld)
-      : rows_(rows), factors_(factors), ld_(ld), row_(begin), end_(end), most_(32768 / ld) {
+      : rows_(rows), factors_(factors), ld_(ld), row_(begin), end_(end), most_(8192 / ld + 1) {
     open();
   }
   void step(int64_t count) {

@@ -1,8 +1,19 @@
 export { CsrMatrix, type Duplicates } from './csr.js';
 export type { CleaningOptions, CleaningReport, DropReason } from './data/cleaning.js';
 export { type Id, Ids } from './data/ids.js';
-export { Interactions } from './data/interactions.js';
+export { type FilterOptions, Interactions } from './data/interactions.js';
 export type { ColumnNames, InteractionArrays } from './data/rows.js';
+export {
+  kFold,
+  type RandomSplitOptions,
+  type Split,
+  type SplitOptions,
+  splitLast,
+  splitRatio,
+  splitTime,
+} from './data/splits.js';
+export type { FileOptions, IdType, TableColumns } from './data/tables.js';
+export type { Normalization, Weighting, WeightingOptions } from './data/weighting.js';
 export type { DType, DTypeArrays, NumericArray } from './dtype.js';
 export { type ErrorCode, TopknotError } from './errors.js';
 export type { JobOptions, Progress } from './job.js';

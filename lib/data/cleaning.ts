@@ -73,22 +73,16 @@ export interface TripletTensors {
   times: Tensor<'float64'> | undefined;
 }
 
-/** Negative rows that tell native cleaning why a triplet is invalid; see native/ops/interactions.cpp. @internal */
-export const invalidRow = {
-  missingUser: -1,
-  missingItem: -2,
-  missingValue: -3,
-  missingTime: -4,
-  unknownUser: -5,
-  unknownItem: -6,
-} as const;
+/** Why ingestion itself finds a triplet invalid, as native cleaning knows it (0: it does not). @internal */
+export const reasons = { missingUser: 1, missingItem: 2, missingValue: 3, missingTime: 4 } as const;
 
-/** Raw columns with the ids of their rows. Without values each is 1. @internal */
+/** Raw columns with the ids of their rows. A negative row: an unknown id. Without values each is 1. @internal */
 export interface RawTriplets<U extends Id, I extends Id> {
   users: Tensor<'int32'>;
   items: Tensor<'int32'>;
   values: Tensor<'float32'> | undefined;
   times: Tensor<'float64'> | undefined;
+  reasons: Tensor<'int8'> | undefined;
   userIds: Ids<U>;
   itemIds: Ids<I>;
 }
@@ -127,13 +121,14 @@ export async function clean<U extends Id, I extends Id>(
   options: CleaningOptions<U, I>,
 ): Promise<CleanTriplets<U, I>> {
   const read = raw.users.size;
-  const native_ = await runJob('long', { signal: options.signal }, (control) =>
+  const { data, keptUsers, keptItems, counts } = await runJob('long', { signal: options.signal }, (control) =>
     native.interactionsClean(
       control,
       raw.users.handle,
       raw.items.handle,
       raw.values?.handle,
       raw.times?.handle,
+      raw.reasons?.handle,
       raw.userIds.size,
       raw.itemIds.size,
       {
@@ -149,8 +144,7 @@ export async function clean<U extends Id, I extends Id>(
       },
     ),
   );
-  for (const column of [raw.users, raw.items, raw.values, raw.times]) column?.dispose();
-  const { data, keptUsers, keptItems, counts } = native_;
+  for (const column of [raw.users, raw.items, raw.values, raw.times, raw.reasons]) column?.dispose();
   const tensors: TripletTensors = {
     users: new Tensor(data.users),
     items: new Tensor(data.items),
@@ -180,6 +174,26 @@ async function keptIds<T extends Id>(
     if (slices.due()) await slices.next();
   }
   return new Ids(out);
+}
+
+/**
+ * Rows of `ids` as rows of `given` instead, -1 where it lacks an id; the same rows, in a tensor of its own, without `given`.
+ * @internal
+ */
+export async function rowsAmong<T extends Id>(
+  rows: Tensor<'int32'>,
+  ids: Ids<T>,
+  given: Ids<T> | undefined,
+  signal: AbortSignal | undefined,
+): Promise<Tensor<'int32'>> {
+  if (!given || given === ids) return rows.reshape(rows.shape);
+  const map = new Int32Array(ids.size);
+  const slices = new Slices(signal);
+  for (let i = 0; i < map.length; i++) {
+    map[i] = given.indexOf(ids.at(i));
+    if (slices.due()) await slices.next();
+  }
+  return new Tensor(await runJob('long', { signal }, (control) => native.remapRows(control, rows.handle, map)));
 }
 
 /** The rows of ids as they come, in the order of their first appearance, or as given. @internal */

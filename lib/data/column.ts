@@ -35,7 +35,7 @@ export class Column<D extends ColumnType> {
   }
 
   /** Appends at most 65,536 elements. */
-  append(elements: Scratch<D>): void {
+  append(elements: ArrayLike<Scratch<D>[number]>): void {
     if (this.#used + elements.length > scratchLength) this.#flush();
     this.#scratch.set(elements as never, this.#used);
     this.#used += elements.length;

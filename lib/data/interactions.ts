@@ -6,10 +6,26 @@ import {
   type CleanTriplets,
   checkCleaning,
   clean,
+  rowsAmong,
   type TripletTensors,
 } from './cleaning.js';
 import type { Id, Ids } from './ids.js';
 import { type ColumnNames, fromColumns, fromRows, type InteractionArrays } from './rows.js';
+import { type FileOptions, fromFiles, fromSql, type TableColumns } from './tables.js';
+import {
+  type Normalization,
+  normalized,
+  shared,
+  type Weighting,
+  type WeightingOptions,
+  weighted,
+} from './weighting.js';
+
+/** What passes a filter. */
+export type FilterOptions<U extends Id = Id, I extends Id = Id> = Pick<
+  CleaningOptions<U, I>,
+  'minValue' | 'maxValue' | 'threshold' | 'minUserCount' | 'minItemCount' | 'users' | 'items' | 'signal'
+>;
 
 /**
  * Who did what: an immutable set of (user, item, value, time?), one for each pair of user and item, in native memory
@@ -36,7 +52,7 @@ export class Interactions<U extends Id = Id, I extends Id = Id> implements Dispo
   readonly values: Tensor<'float32'>;
   /** float64 [size], in the caller's unit (milliseconds since 1970 for Dates and SQL timestamps). */
   readonly times: Tensor<'float64'> | undefined;
-  /** What cleaning read, kept and dropped. */
+  /** What cleaning read, kept and dropped when these interactions, or those that they come from, were made. */
   readonly report: CleaningReport;
   #matrix: Promise<CsrMatrix> | undefined;
 
@@ -75,6 +91,38 @@ export class Interactions<U extends Id = Id, I extends Id = Id> implements Dispo
     return new Interactions(await clean(await fromColumns(arrays, options), options));
   }
 
+  /**
+   * From CSV, Parquet or JSON lines, also with .gz, read by DuckDB (`npm install @duckdb/node-api`) without a
+   * JavaScript object for each row. Several files are read as one, in their order.
+   * @param paths one path or several; wildcards have no meaning
+   * @throws ERR_IO for a file that cannot be read, ERR_ARGUMENT for a column that it lacks or of a type without
+   * meaning there, ERR_FORMAT for what cannot be parsed, ERR_DEPENDENCY without DuckDB; otherwise as `from`
+   * @example await Interactions.read('ratings.csv.gz', { user: 'userId', item: 'bookId', value: 'rating' });
+   */
+  static async read<U extends Id = Id, I extends Id = Id>(
+    paths: string | readonly string[],
+    options: TableColumns & FileOptions & CleaningOptions<U, I>,
+  ): Promise<Interactions<U, I>> {
+    checkCleaning(options as CleaningOptions);
+    return new Interactions(await clean(await fromFiles<U, I>(paths, options), options));
+  }
+
+  /**
+   * From a SELECT of your own, run by a DuckDB of its own (in memory): it may read files, join and aggregate. Add an
+   * ORDER BY where the input order matters, as it does for `duplicates` 'first' and 'last' without times.
+   * @throws ERR_ARGUMENT for SQL that DuckDB refuses; otherwise as `read`
+   * @example
+   * await Interactions.query("SELECT user, item, count(*) AS n FROM 'events/*.parquet' GROUP BY ALL",
+   *   { user: 'user', item: 'item', value: 'n' });
+   */
+  static async query<U extends Id = Id, I extends Id = Id>(
+    sql: string,
+    options: TableColumns & CleaningOptions<U, I>,
+  ): Promise<Interactions<U, I>> {
+    checkCleaning(options as CleaningOptions);
+    return new Interactions(await clean(await fromSql<U, I>(sql, options), options));
+  }
+
   /** Number of interactions. */
   get size(): number {
     return this.userRows.size;
@@ -90,6 +138,44 @@ export class Interactions<U extends Id = Id, I extends Id = Id> implements Dispo
       throw error;
     });
     return this.#matrix;
+  }
+
+  /**
+   * The same interactions under other values.
+   * @throws ERR_VALUE for a value below 0 (unless 'binary'), ERR_RANGE for an option
+   */
+  async weight(scheme: Weighting, options: WeightingOptions = {}): Promise<Interactions<U, I>> {
+    return this.with(await weighted(this.tensors, this.users.size, this.items.size, scheme, options));
+  }
+
+  /** The same interactions with the values of every user normalised. */
+  async normalize(normalization: Normalization, options: { signal?: AbortSignal } = {}): Promise<Interactions<U, I>> {
+    return this.with(await normalized(this.tensors, this.users.size, normalization, options.signal));
+  }
+
+  /**
+   * Those that pass, cleaned anew: without what is out of range, below the threshold, or below the minimum counts, and
+   * with rows for the users and items that are left. To keep all rows, pass `users` and `items` of this object.
+   */
+  async filter(options: FilterOptions<U, I>): Promise<Interactions<U, I>> {
+    checkCleaning(options as CleaningOptions);
+    const { users, items, values, times } = this.tensors;
+    const raw = {
+      users: await rowsAmong(users, this.users, options.users, options.signal),
+      items: await rowsAmong(items, this.items, options.items, options.signal),
+      values: shared(values),
+      times: times && shared(times),
+      reasons: undefined,
+      userIds: options.users ?? this.users,
+      itemIds: options.items ?? this.items,
+    };
+    return new Interactions(await clean(raw, { ...options, invalid: 'drop' }));
+  }
+
+  /** @internal With these columns instead, under the same ids. */
+  with(tensors: TripletTensors): Interactions<U, I> {
+    const { users, items, report } = this;
+    return new Interactions({ tensors, users, items, report });
   }
 
   /** @internal */

@@ -1,5 +1,5 @@
 import { expected, TopknotError } from '../errors.js';
-import { type CleaningOptions, IdDictionary, invalidRow, type RawTriplets } from './cleaning.js';
+import { type CleaningOptions, IdDictionary, type RawTriplets, reasons } from './cleaning.js';
 import { Column } from './column.js';
 import type { Id } from './ids.js';
 import { Slices } from './slices.js';
@@ -30,6 +30,7 @@ class TripletBuilder<U extends Id, I extends Id> {
   readonly #items = new Column('int32');
   readonly #values: Column<'float32'> | undefined;
   readonly #times: Column<'float64'> | undefined;
+  readonly #reasons = new Column('int8');
   readonly #userIds: IdDictionary<U>;
   readonly #itemIds: IdDictionary<I>;
   readonly #name: (column: 'user' | 'item' | 'value' | 'time', index: number) => string;
@@ -50,33 +51,37 @@ class TripletBuilder<U extends Id, I extends Id> {
   add(user: unknown, item: unknown, value: unknown, time: unknown): void {
     const x = this.#values ? this.#number('value', value) : 1;
     const t = this.#times ? this.#number('time', time instanceof Date ? time.getTime() : time) : 0;
-    let userRow: number;
-    let itemRow = 0;
-    if (isMissing(user)) userRow = invalidRow.missingUser;
-    else if (isMissing(item)) userRow = invalidRow.missingItem;
-    else if (x === undefined) userRow = invalidRow.missingValue;
-    else if (t === undefined) userRow = invalidRow.missingTime;
-    else {
-      userRow = this.#userIds.row(user as U, () => this.#name('user', this.#count));
-      itemRow = this.#itemIds.row(item as I, () => this.#name('item', this.#count));
-      if (userRow < 0) userRow = invalidRow.unknownUser;
-      else if (itemRow < 0) userRow = invalidRow.unknownItem;
-    }
-    this.#users.push(userRow);
-    this.#items.push(Math.max(itemRow, 0));
+    let reason = 0;
+    if (isMissing(user)) reason = reasons.missingUser;
+    else if (isMissing(item)) reason = reasons.missingItem;
+    else if (x === undefined) reason = reasons.missingValue;
+    else if (t === undefined) reason = reasons.missingTime;
+    // Ids of invalid triplets get no row.
+    this.#users.push(reason ? 0 : this.#userIds.row(user as U, () => this.#name('user', this.#count)));
+    this.#items.push(reason ? 0 : this.#itemIds.row(item as I, () => this.#name('item', this.#count)));
+    this.#reasons.push(reason);
     this.#values?.push(x ?? 0);
     this.#times?.push(t ?? 0);
     this.#count++;
   }
 
   async finish(signal: AbortSignal | undefined): Promise<RawTriplets<U, I>> {
-    const [users, items, values, times] = await Promise.all([
+    const [users, items, values, times, why] = await Promise.all([
       this.#users.finish(signal),
       this.#items.finish(signal),
       this.#values?.finish(signal),
       this.#times?.finish(signal),
+      this.#reasons.finish(signal),
     ]);
-    return { users, items, values, times, userIds: this.#userIds.finish(), itemIds: this.#itemIds.finish() };
+    return {
+      users,
+      items,
+      values,
+      times,
+      reasons: why,
+      userIds: this.#userIds.finish(),
+      itemIds: this.#itemIds.finish(),
+    };
   }
 
   #number(column: 'value' | 'time', x: unknown): number | undefined {

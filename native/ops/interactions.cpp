@@ -13,7 +13,7 @@ namespace {
 
 constexpr int64_t userGrain = 256, entryGrain = 1 << 16;
 
-/// Ingestion marks an invalid triplet by a negative user row; 0 is a valid one.
+/// Why a triplet is invalid. Ingestion passes the first four; a negative row means an unknown id.
 enum Reason {
   valid,
   missingUser,
@@ -39,15 +39,16 @@ constexpr std::array<const char*, reasonCount> reasonText{"",
 
 struct Raw {
   Tensor users, items;
-  std::optional<Tensor> values, times;
+  std::optional<Tensor> values, times, reasons;
   int64_t userCount, itemCount;
 
   int64_t count() const { return users.count(); }
   float value(int64_t i) const { return values ? values->data<float>()[i] : 1.0f; }
 
   Reason reason(int64_t i, const CleanOptions& options) const {
-    const int32_t user = users.data<int32_t>()[i];
-    if (user < 0) return static_cast<Reason>(-user);
+    if (reasons && reasons->data<int8_t>()[i] != valid) return static_cast<Reason>(reasons->data<int8_t>()[i]);
+    if (users.data<int32_t>()[i] < 0) return unknownUser;
+    if (items.data<int32_t>()[i] < 0) return unknownItem;
     if (!std::isfinite(value(i)) || (times && !std::isfinite(times->data<double>()[i]))) return notFinite;
     return value(i) < options.minValue || value(i) > options.maxValue ? outOfRange : valid;
   }
@@ -63,12 +64,19 @@ void check(const Raw& raw) {
   sameLength(raw.items, "items");
   if (raw.values) expect(*raw.values, "values", DType::float32, 1), sameLength(*raw.values, "values");
   if (raw.times) expect(*raw.times, "times", DType::float64, 1), sameLength(*raw.times, "times");
+  if (raw.reasons) {
+    expect(*raw.reasons, "reasons", DType::int8, 1), sameLength(*raw.reasons, "reasons");
+    for (const int8_t reason : raw.reasons->span<int8_t>()) {
+      require(reason >= 0 && reason < reasonCount, ErrorCode::range, "reasons: unknown reason ", reason);
+    }
+  }
   for (int64_t i = 0; i < raw.count(); ++i) {
     const int32_t user = raw.users.data<int32_t>()[i], item = raw.items.data<int32_t>()[i];
-    require(user > -reasonCount && user < raw.userCount, ErrorCode::range, "users: expected rows in 0 to ",
-            raw.userCount - 1, " but entry ", i, " is ", user);
-    require(user < 0 || (item >= 0 && item < raw.itemCount), ErrorCode::range, "items: expected rows in 0 to ",
-            raw.itemCount - 1, " but entry ", i, " is ", item);
+    if (raw.reasons && raw.reasons->data<int8_t>()[i] != valid) continue;
+    require(user < raw.userCount, ErrorCode::range, "users: expected rows below ", raw.userCount, " but entry ", i,
+            " is ", user);
+    require(item < raw.itemCount, ErrorCode::range, "items: expected rows below ", raw.itemCount, " but entry ", i,
+            " is ", item);
   }
 }
 
@@ -337,10 +345,11 @@ Cleaned gathered(const Segments& s, int64_t itemCount, const CleanOptions& optio
 namespace ops {
 
 Cleaned interactionsClean(Job& job, Tensor users, Tensor items, std::optional<Tensor> values,
-                          std::optional<Tensor> times, int64_t userCount, int64_t itemCount, CleanOptions options) {
+                          std::optional<Tensor> times, std::optional<Tensor> reasons, int64_t userCount,
+                          int64_t itemCount, CleanOptions options) {
   require(userCount >= 0 && userCount < INT32_MAX && itemCount >= 0 && itemCount < INT32_MAX, ErrorCode::range,
           "ids: expected fewer than 2147483647 users and items but received ", userCount, " and ", itemCount);
-  const Raw raw{users, items, values, times, userCount, itemCount};
+  const Raw raw{users, items, values, times, reasons, userCount, itemCount};
   check(raw);
   DropCounts counts;
   const Tensor keys = sortKeys(raw, options, counts, job.exec());

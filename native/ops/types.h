@@ -115,4 +115,17 @@ struct InteractionStats {
 };
 TOPKNOT_FIELDS(InteractionStats, leastWeight, emptyRows, emptyCols)
 
+enum class Weighting : int32_t { binary, log, bm25, tfidf };
+TOPKNOT_ENUM(Weighting, "binary", "log", "bm25", "tfidf")
+
+struct WeightOptions {
+  Weighting scheme;
+  double alpha, k1, b;  // alpha for log; k1 and b for bm25
+};
+TOPKNOT_FIELDS(WeightOptions, scheme, alpha, k1, b)
+
+/// Of the values of one user.
+enum class Normalization : int32_t { meanCenter, l1, l2 };
+TOPKNOT_ENUM(Normalization, "mean-center", "l1", "l2")
+
 }  // namespace topknot

@@ -301,8 +301,8 @@ async function fromSource<U extends Id, I extends Id>(
   );
 
   const cast = options.invalid === 'drop' ? 'TRY_CAST' : 'CAST';
-  const value = options.value === undefined ? undefined : valueSql(type('value'), cast);
-  const time = options.time === undefined ? undefined : timeSql(type('time'), cast);
+  const value = options.value === undefined ? undefined : valueSql(type('value'), cast, untyped);
+  const time = options.time === undefined ? undefined : timeSql(type('time'), cast, untyped);
   const missing = [
     `WHEN ${user.key} IS NULL OR "user" IS NULL THEN ${reasons.missingUser}`,
     `WHEN ${item.key} IS NULL OR "item" IS NULL THEN ${reasons.missingItem}`,
@@ -341,18 +341,16 @@ function wantedType(given: Ids | undefined, wanted: IdType | undefined): IdType 
   return given?.size ? (typeof given.at(0) as IdType) : wanted;
 }
 
-/** Numbers as DuckDB's FLOAT stay so; others become DOUBLE and are rounded once, as they are taken. */
-function valueSql(type: string, cast: string): string {
+/** FLOAT stays so; other numbers become DOUBLE and are rounded once, as they are taken. Text of a CSV file is parsed. */
+function valueSql(type: string, cast: string, untyped: boolean): string {
   if (/^(FLOAT|DOUBLE)$/.test(type)) return '"value"';
-  if (/INT|DECIMAL|BOOLEAN/.test(type) || (cast === 'TRY_CAST' && type === 'VARCHAR'))
-    return `${cast}("value" AS DOUBLE)`;
+  if (/INT|DECIMAL|BOOLEAN/.test(type) || (untyped && type === 'VARCHAR')) return `${cast}("value" AS DOUBLE)`;
   throw new TopknotError('ERR_ARGUMENT', `value: expected a column of numbers but it is ${type}`);
 }
 
-function timeSql(type: string, cast: string): string {
+function timeSql(type: string, cast: string, untyped: boolean): string {
   if (/^(DATE|TIMESTAMP)/.test(type)) return 'epoch_us("time") / 1000.0::DOUBLE';
-  if (/INT|DECIMAL|FLOAT|DOUBLE/.test(type) || (cast === 'TRY_CAST' && type === 'VARCHAR'))
-    return `${cast}("time" AS DOUBLE)`;
+  if (/INT|DECIMAL|FLOAT|DOUBLE/.test(type) || (untyped && type === 'VARCHAR')) return `${cast}("time" AS DOUBLE)`;
   throw new TopknotError('ERR_ARGUMENT', `time: expected a column of numbers, dates or timestamps but it is ${type}`);
 }
 

@@ -222,7 +222,9 @@ class UserCleaner {
       if (times_) times_[out] = times_[i];
       ++out;
     }
-    return n_ - std::exchange(n_, out);
+    const int64_t gone = n_ - out;
+    n_ = out;
+    return gone;
   }
 
   int64_t n_ = 0;

@@ -1,13 +1,13 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { CsrMatrix, type Duplicates, Interactions } from '../../lib/index.js';
+import { CsrMatrix, type Duplicates, type Id, Interactions } from '../../lib/index.js';
 import { triplets } from './triplets.js';
 
 const columns = { user: 'u', item: 'i', value: 'v' };
 const rowsOf = (...rows: [u: unknown, i: unknown, v: unknown][]) => rows.map(([u, i, v]) => ({ u, i, v }));
 
 describe('ids', () => {
-  it.each([
+  it.each<[string, Id[]]>([
     ['numbers', [3, 1.5, -7]],
     ['bigints beyond 2^53', [2n ** 53n + 1n, 2n ** 53n, -(2n ** 70n)]],
     ['strings', ['é', "it's", 'a "b"\n\tc', '', '🦉']],

@@ -18,7 +18,9 @@ const fit = (shape, factors) => ({
     interactions: await named(shape, context),
     options: { factors, solver: 'cg', iterations: 2 },
   }),
-  run: async ({ interactions, options }) => new ALS(options).fit(interactions),
+  async run({ interactions, options }) {
+    (await new ALS(options).fit(interactions)).dispose();
+  },
 });
 
 const load = (shape, factors) => ({
@@ -30,7 +32,9 @@ const load = (shape, factors) => ({
     await model.save(path);
     return { folder, path, saved: Buffer.from((await model.userFactors.data()).buffer) };
   },
-  run: ({ path }) => ALS.load(path),
+  async run({ path }) {
+    (await ALS.load(path)).dispose();
+  },
   async verify({ path, saved }) {
     const loaded = Buffer.from((await (await ALS.load(path)).userFactors.data()).buffer);
     if (!loaded.equals(saved)) throw new Error('event-loop: the loaded model has other factors than the saved one');

@@ -12,7 +12,7 @@ const warmBelowMs = 20;
 /**
  * Runs every contestant in rounds, each taking a turn, until the first has been timed for `budgetMs` and at least
  * `minRounds` rounds are done. A contestant is `{ name, run, watchLoop? }`; `run` is one call to time, or returns
- * `{ ms: number[] }` when it has timed itself. Others stop taking turns once they have used twice the budget.
+ * `{ ms: number[] }` when it has timed itself. Others take two turns, and more until they have used twice the budget.
  *
  * @returns a Map from name to `{ samples, loopDelayMs, otherCores }`: milliseconds of each call; the p99 of the
  * event-loop delay meanwhile, null when unwatched or too short to sample; the cores that other processes used meanwhile.
@@ -34,7 +34,7 @@ export async function interleave(contestants, { budgetMs, minRounds = 3, maxRoun
     if (round >= minRounds && states.get(first.name).usedMs >= budgetMs) break;
     for (const c of contestants) {
       const state = states.get(c.name);
-      if (c !== first && state.turns > 0 && state.usedMs >= 2 * budgetMs) continue;
+      if (c !== first && state.turns > 1 && state.usedMs >= 2 * budgetMs) continue;
       await turn(c, state);
     }
   }

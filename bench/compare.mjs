@@ -1,7 +1,7 @@
 // npm run bench:compare -- BEFORE.json AFTER.json [--noise PERCENT]
-// Rows of both files side by side. Times are scaled by what the machine itself did (peers shared by both runs), since a
-// shared machine is faster on one day than on another; a change within the noise bound is called none. Exit status 1
-// when a row became slower.
+// Rows of both files side by side. Times are scaled by the limits that each run measured beside the row, since a shared
+// machine is faster on one day than on another; a change within the noise bound is called none. Exit status 1 when a row
+// became slower.
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { median } from './lib/stats.mjs';
@@ -25,11 +25,12 @@ const read = (file) =>
     .map((line) => JSON.parse(line));
 const [before, after] = positionals.map((file) => new Map(read(file).map((row) => [keyOf(row), row])));
 
-/** How much slower the machine was in the second run, by the peers that both timed in this row; 1 without peers. */
-function machineRatio(a, b) {
-  const shared = Object.keys(a.peers).filter((name) => b.peers[name] > 0 && a.peers[name] > 0);
-  return shared.length > 0 ? median(shared.map((name) => b.peers[name] / a.peers[name])) : 1;
-}
+/** The time that the machine's limits allowed a row: it changes with the machine, not with topknot. */
+const floorOf = (row) => (row.limit_share > 0 ? row.limit_share * row.median_ms : null);
+const floorRatio = (a, b) => (b && floorOf(a) && floorOf(b) ? floorOf(b) / floorOf(a) : null);
+
+/** How much slower the machine was in the second run, for rows that have no limit of their own. */
+const overall = median([...before].map(([key, a]) => floorRatio(a, after.get(key))).filter((x) => x !== null)) ?? 1;
 
 let slower = 0;
 for (const [key, a] of before) {
@@ -38,16 +39,15 @@ for (const [key, a] of before) {
     console.log(`${key}: only in ${positionals[0]}`);
     continue;
   }
-  const machine = machineRatio(a, b);
+  const machine = floorRatio(a, b) ?? overall;
   const ratio = b.median_ms / a.median_ms / machine;
   // A row whose own repetitions spread widely cannot show a small change.
   const spread = Math.max(a.p99_ms / a.median_ms, b.p99_ms / b.median_ms) - 1;
   const bound = Math.max(noise, Math.min(spread / 2, 0.5));
   const verdict = ratio > 1 + bound ? 'SLOWER' : ratio < 1 / (1 + bound) ? 'faster' : 'no change';
   if (verdict === 'SLOWER') slower++;
-  const scaled = machine === 1 ? '' : `, machine ${machine.toFixed(2)}x`;
   console.log(
-    `${key}: ${a.median_ms} -> ${b.median_ms} ms (${ratio.toFixed(2)}x${scaled}; noise ±${Math.round(100 * bound)}%) ${verdict}`,
+    `${key}: ${a.median_ms} -> ${b.median_ms} ms (${ratio.toFixed(2)}x, machine ${machine.toFixed(2)}x; noise ±${Math.round(100 * bound)}%) ${verdict}`,
   );
 }
 for (const key of after.keys()) if (!before.has(key)) console.log(`${key}: only in ${positionals[1]}`);

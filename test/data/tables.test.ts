@@ -63,7 +63,7 @@ describe('formats', () => {
   it('several files in their order, and names with wildcards and quotes', async () => {
     const one = write("it's [1]*?.csv", csv);
     const two = write('two.csv', 'userId,itemId,rating\n7,b,2\n');
-    write("it's 1.csv", 'userId,itemId,rating\n99,b,2\n');
+    write("it's 1xy.csv", 'userId,itemId,rating\n99,b,2\n');
     expect((await triplets(await Interactions.read([one, two], columns)))[1]).toEqual({ user: 7, item: 'b', value: 2 });
     expect((await triplets(await Interactions.read([two, one], columns)))[0]).toEqual({ user: 7, item: 'b', value: 5 });
   });

@@ -120,4 +120,7 @@ export interface NativeOps {
   alsGramSync(factors: Handle | TypedArray): Handle;
   alsExplain(control: Control | undefined, row: { indptr: Handle; indices: Handle; values: Handle; cols: number; }, itemFactors: Handle | TypedArray, gram: Handle | TypedArray | undefined, target: number, options: { factors: number; solver: 'cholesky' | 'cg'; cgSteps: number; objective: 'ials' | 'hkv'; unobservedWeight: number; alpha: number; regularization: number; regularizationForm: 'constant' | 'perEntry'; regularizationExponent: number; iterations: number; seed: number; initStd: number; computeLoss: boolean; }): Promise<Handle>;
   alsExplainSync(row: { indptr: Handle; indices: Handle; values: Handle; cols: number; }, itemFactors: Handle | TypedArray, gram: Handle | TypedArray | undefined, target: number, options: { factors: number; solver: 'cholesky' | 'cg'; cgSteps: number; objective: 'ials' | 'hkv'; unobservedWeight: number; alpha: number; regularization: number; regularizationForm: 'constant' | 'perEntry'; regularizationExponent: number; iterations: number; seed: number; initStd: number; computeLoss: boolean; }): Handle;
+  idTable(control: Control | undefined, data: Handle | TypedArray, ends: Handle | TypedArray | undefined): Promise<Handle>;
+  idTableSync(data: Handle | TypedArray, ends: Handle | TypedArray | undefined): Handle;
+  idRow(data: Handle | TypedArray, ends: Handle | TypedArray | undefined, table: Handle | TypedArray, id: Handle | TypedArray): number;
 }

@@ -31,11 +31,11 @@ export class Ids<T extends Id = Id> {
    * @param name says in messages which argument they came from
    * @throws ERR_ARGUMENT unless all are of one type, numbers not NaN; ERR_VALUE for an id that comes twice
    */
-  static async checked<T extends Id>(ids: readonly T[], name: string): Promise<Ids<T>> {
+  static async checked<T extends Id>(ids: ArrayLike<T>, name: string): Promise<Ids<T>> {
     const type = typeof ids[0];
     if (ids.length > 0 && type !== 'number' && type !== 'bigint' && type !== 'string')
       expected(name, 'numbers, bigints or strings', ids[0]);
-    const out = new Ids(ids.slice());
+    const copy: T[] = [];
     const rows = new Map<T, number>();
     await inSlices(ids.length, (begin, end) => {
       for (let i = begin; i < end; i++) {
@@ -43,9 +43,11 @@ export class Ids<T extends Id = Id> {
         if (typeof id !== type || Number.isNaN(id)) expected(`${name}[${i}]`, `a ${type} like the ids before it`, id);
         if (rows.has(id))
           throw new TopknotError('ERR_VALUE', `${name}: ${describe(id)} comes twice, in rows ${rows.get(id)} and ${i}`);
+        copy.push(id);
         rows.set(id, i);
       }
     });
+    const out = new Ids(copy);
     out.#rows = rows;
     return out;
   }

@@ -70,7 +70,13 @@ export async function growIds<T extends Id>(
     }
   };
   await inSlices(more.size, visit, signal);
-  return { ids: added.length > 0 ? new Ids([...known, ...added]) : known, rowOf };
+  if (added.length === 0) return { ids: known, rowOf };
+  const ids: T[] = [];
+  const copy = (begin: number, end: number) => {
+    for (let row = begin; row < end; row++) ids.push(row < known.size ? known.at(row) : added[row - known.size]!);
+  };
+  await inSlices(known.size + added.length, copy, signal);
+  return { ids: new Ids(ids), rowOf };
 }
 
 /** The vectors that `from` has for `ids`, zero for those it does not know. @internal */

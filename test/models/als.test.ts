@@ -241,6 +241,25 @@ describe('warm start', () => {
   });
 });
 
+it('a loaded model learns on', async () => {
+  const path = join(tmpdir(), `topknot-${process.pid}.safetensors`);
+  const text = async (rows: readonly (readonly [unknown, unknown, number])[]) =>
+    (await interactionsOf(rows.map(([u, i, w]) => [`u${u}`, `i${i}`, w]))) as Interactions<string, string>;
+  const model = await new ALS<string, string>({ factors: 6, iterations: 2 }).fit(await text(rows));
+  await model.save(path);
+  const back = await ALS.load<string, string>(path);
+  rmSync(path);
+  const more = await text([
+    [3, 900, 2],
+    [1000, 5, 1],
+  ]);
+  await Promise.all([model.partialFit(more), back.partialFit(more)]);
+  expect([...back.users]).toEqual([...model.users]);
+  expect(await back.recommend(['u1000', 'u3'], { k: 20 })).toEqual(await model.recommend(['u1000', 'u3'], { k: 20 }));
+  await back.fit(await text(rows), { warmStart: true });
+  expect(back.users.size).toBe(userCount);
+});
+
 describe('options', () => {
   const dir = mkdtempSync(join(tmpdir(), 'topknot-als-'));
   afterAll(() => rmSync(dir, { recursive: true }));

@@ -17,25 +17,28 @@ export async function matrices(parts) {
   return Object.fromEntries(made);
 }
 
-/** A tenth of each user's interactions (at least one, of users who have two) as test, the others as train. */
-export function holdOut({ users, items }, seed) {
+/**
+ * A tenth of each user's interactions (at least one, of users who have two) is held out of train; of these, those of
+ * every `judges`-th user are test, to save time.
+ */
+export function holdOut({ users, items }, { seed, judges = 1 }) {
   const { uniform } = random(seed);
   const byUser = new Map();
   for (const [at, user] of users.entries()) byUser.get(user)?.push(at) ?? byUser.set(user, [at]);
-  const test = new Set();
+  const held = new Set();
   for (const places of byUser.values()) {
     const count = places.length > 1 ? Math.max(1, Math.round(places.length / 10)) : 0;
     for (let i = 0; i < count; ++i) {
       const j = i + Math.floor(uniform() * (places.length - i));
       [places[i], places[j]] = [places[j], places[i]];
-      test.add(places[i]);
+      held.add(places[i]);
     }
   }
   const take = (wanted) => {
-    const places = Int32Array.from(users.keys()).filter((at) => test.has(at) === wanted);
+    const places = Int32Array.from(users.keys()).filter(wanted);
     return { users: places.map((at) => users[at]), items: places.map((at) => items[at]) };
   };
-  return { train: take(false), test: take(true) };
+  return { train: take((at) => !held.has(at)), test: take((at) => held.has(at) && users[at] % judges === 0) };
 }
 
 /** Every value becomes users(item)^-exponent, scaled so that the mean is 1. */

@@ -4,7 +4,9 @@ import { weighByRarity } from './matrices.mjs';
 
 const plain = { popularity: Popularity, random: Random };
 
-export const label = ({ model, options }) => (model === 'als' ? `als ${options.factors}` : model);
+/** Short; 'plain' is ALS on unweighted interactions. */
+export const label = ({ model, options }) =>
+  model === 'als' ? `als ${options.factors}${options.itemExponent ? '' : ' plain'}` : model;
 
 /** `{ fitted, seconds }`: the fitted model and how long the fit took. */
 export async function fit({ model, options }, train) {

@@ -2,24 +2,33 @@
 import { ALS, evaluate } from '../../dist/index.js';
 import { holdOut, matrices, weighByRarity } from './matrices.mjs';
 
-const grid = {
-  unobservedWeight: [0.01, 0.02, 0.05],
-  regularization: [0.0015, 0.003, 0.006],
-  itemExponent: [0, 0.25, 0.35, 0.5],
+const grids = {
+  gowalla: {
+    unobservedWeight: [0.01, 0.02, 0.05],
+    regularization: [0.0007, 0.002, 0.006],
+    itemExponent: [0, 0.2, 0.4],
+    iterations: [3, 4, 6],
+  },
+  'ml-1m': {
+    unobservedWeight: [0.05, 0.1, 0.3],
+    regularization: [0.002, 0.005, 0.012],
+    itemExponent: [0, 0.2, 0.4],
+    iterations: [4, 8],
+  },
 };
-const judgedAfter = [3, 4, 5, 6];
 
 /** Rows of the best number of sweeps for each point, best point first. */
 export async function tune(experiment, dir, { factors = 64, log }) {
   const parts = holdOut((await experiment.load(dir)).train, { seed: 1, judges: 4 });
   const { train, test } = await matrices(parts);
+  const grid = grids[experiment.dataset];
   const rows = [];
   for (const itemExponent of grid.itemExponent) {
     const weighed = await weighByRarity(train, itemExponent);
     for (const unobservedWeight of grid.unobservedWeight) {
       for (const regularization of grid.regularization) {
         const options = { factors, unobservedWeight, regularization, itemExponent };
-        const best = await sweepBySweep(options, weighed, { train, test });
+        const best = await sweepBySweep(options, weighed, grid.iterations, { train, test });
         log(`${JSON.stringify(best.options)}  recall ${best.recall.toFixed(5)}  ndcg ${best.ndcg.toFixed(5)}`);
         rows.push(best);
       }
@@ -29,7 +38,7 @@ export async function tune(experiment, dir, { factors = 64, log }) {
 }
 
 /** One sweep at a time, each going on from the last: the same factors as in one fit. */
-async function sweepBySweep({ itemExponent, ...options }, weighed, data) {
+async function sweepBySweep({ itemExponent, ...options }, weighed, judgedAfter, data) {
   const start = performance.now();
   const model = new ALS({ ...options, iterations: 1 });
   let best = { mean: -1 };

@@ -1,0 +1,128 @@
+// From raw ratings to recommendations in one Node process: read, split, train, compare, save, reload, ask.
+//   npm run demo
+import { mkdirSync, statSync, writeFileSync } from 'node:fs';
+import { relative } from 'node:path';
+import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
+import { fileURLToPath } from 'node:url';
+import { ALS, evaluate, Interactions, isa, Popularity, Random, splitRatio, threads } from '../../dist/index.js';
+import { readBooks } from './books.mjs';
+import { chart } from './chart.mjs';
+import { measure } from './latency.mjs';
+import { bold, cut, dim, green, heading, line, micros, number, progressBar, seconds, table } from './terminal.mjs';
+
+const at = (name) => fileURLToPath(new URL(name, import.meta.url));
+const shown = (path) => relative(process.cwd(), path);
+mkdirSync(at('out'), { recursive: true });
+const loop = monitorEventLoopDelay({ resolution: 1 });
+
+console.log(bold('\n topknot: recommendations without leaving Node'));
+console.log(dim(`    Node ${process.version}, ${threads()} threads, ${isa()}`));
+
+heading('Read the ratings');
+let start = performance.now();
+const ratings = await Interactions.read(at('data/ratings.csv.gz'), { user: 'user_id', item: 'book_id', value: 'rating' });
+const books = await readBooks(at('data/books.csv.gz'));
+line(`${number(ratings.size)} ratings by ${number(ratings.users.size)} readers of ${number(ratings.items.size)} books, in ${seconds(performance.now() - start)}`);
+line(dim('goodbooks-10k sample by Zygmunt Zając, CC BY-SA 4.0'));
+// A rating says that somebody chose to read the book, the more so the better it was liked.
+const { train, test } = await splitRatio(ratings, { test: 0.2, seed: 1 });
+line(`${number(train.size)} to train on, ${number(test.size)} held out`);
+
+heading('Train');
+const model = new ALS({ factors: 64, unobservedWeight: 0.05, regularization: 0.01, iterations: 12, seed: 1, computeLoss: true });
+const bar = progressBar('ALS');
+loop.enable();
+start = performance.now();
+let loss;
+await model.fit(train, {
+  onProgress: (p) => {
+    loss = p.loss ?? loss;
+    bar.update(p.done / p.total, loss === undefined ? '' : `loss ${number(loss)}`);
+  },
+});
+const fitTime = performance.now() - start;
+loop.disable();
+bar.end(`loss ${number(loss)}   ${seconds(fitTime)}`);
+line(dim(`while it ran, the event loop was late by ${(loop.percentile(99) / 1e6 - 1).toFixed(1)} ms at most 1 time in 100`));
+
+heading('Compare with the baselines, on the ratings held out');
+const models = [
+  ['ALS', model],
+  ['popularity', await new Popularity().fit(train)],
+  ['random', await new Random({ seed: 1 }).fit(train)],
+];
+const metrics = ['recall@20', 'ndcg@20', 'precision@20', 'coverage@20'];
+const found = [];
+for (const [name, m] of models) {
+  const { values } = await evaluate(m, { train: await asMatrix(train), test: await asMatrix(test) }, {
+    k: 20,
+    metrics: ['recall', 'ndcg', 'precision', 'coverage'],
+  });
+  found.push({ name, values: metrics.map((metric) => values[metric]) });
+}
+table(
+  ['', ...metrics],
+  found.map(({ name, values }, i) => [i ? name : bold(name), ...values.map((v) => (i ? v.toFixed(4) : green(v.toFixed(4))))]),
+);
+
+heading('Save, reload');
+const file = at('out/goodbooks.safetensors');
+start = performance.now();
+await model.save(file);
+const saved = performance.now() - start;
+start = performance.now();
+const reloaded = await ALS.load(file);
+line(`${shown(file)}: ${(statSync(file).size / 1e6).toFixed(1)} MB, written in ${seconds(saved)}, read in ${seconds(performance.now() - start)}`);
+const reader = [...train.users][7];
+const same = JSON.stringify(await model.recommend(reader)) === JSON.stringify(await reloaded.recommend(reader));
+if (!same) throw new Error('the reloaded model answers differently');
+line(green('the reloaded model gives the same answers'));
+
+heading('Ask it');
+const title = (id) => cut(books.get(Number(id)).title, 58);
+const byline = (id) => `${title(id)} ${dim(cut(books.get(Number(id)).authors, 30))}`;
+const contributions = (list) => list.map((c) => title(c.item)).join(dim(' and '));
+line(`Reader ${reader}, who has read ${(await history(reader)).map(title).join(', ')}, ...`);
+line();
+for (const { item } of await reloaded.recommend(reader, { k: 5 })) {
+  line(`  ${byline(item)}`);
+  line(dim(`    because of ${contributions(await reloaded.explain(reader, item, { k: 2 }))}`));
+}
+const seed = 7; // The Hobbit
+line();
+line(`Readers of ${bold(title(seed))} also read`);
+line();
+for (const { item } of await reloaded.similarItems(seed, { k: 5 })) line(`  ${byline(item)}`);
+const liked = [2, 7]; // Harry Potter and The Hobbit
+line();
+line(`Somebody new, who has read ${liked.map((id) => bold(title(id))).join(' and ')}, gets`);
+line();
+for (const { item } of await reloaded.recommend({ history: liked }, { k: 5 })) line(`  ${byline(item)}`);
+
+heading('Latency');
+const latency = await measure(reloaded, { liked, seed });
+table(
+  ['', 'median', '99th percentile', 'a second'],
+  latency.map((l) => [l.name, micros(l.p50), micros(l.p99), number(Math.round((1e6 / l.p50) * (l.batch ?? 1)))]),
+);
+
+const picture = at('out/goodbooks.svg');
+writeFileSync(
+  picture,
+  chart({
+    heading: 'topknot on goodbooks-sample',
+    quality: { metrics, models: found },
+    latency,
+  }),
+);
+console.log(`\n    A picture of all this: ${bold(shown(picture))}\n`);
+
+async function asMatrix(interactions) {
+  return { matrix: await interactions.matrix(), users: interactions.users, items: interactions.items };
+}
+
+/** A few books that a reader rated, best first. */
+async function history(user) {
+  const contributionsOf = await reloaded.explain(user, (await reloaded.recommend(user, { k: 1 }))[0].item, { k: 3 });
+  return contributionsOf.map((c) => c.item);
+}

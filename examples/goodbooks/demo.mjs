@@ -54,10 +54,7 @@ const models = [
 const metrics = ['recall@20', 'ndcg@20', 'precision@20', 'coverage@20'];
 const found = [];
 for (const [name, m] of models) {
-  const { values } = await evaluate(m, { train: await asMatrix(train), test: await asMatrix(test) }, {
-    k: 20,
-    metrics: ['recall', 'ndcg', 'precision', 'coverage'],
-  });
+  const { values } = await evaluate(m, { train, test }, { k: 20, metrics: ['recall', 'ndcg', 'precision', 'coverage'] });
   found.push({ name, values: metrics.map((metric) => values[metric]) });
 }
 table(
@@ -81,12 +78,12 @@ line(green('the reloaded model gives the same answers'));
 heading('Ask it');
 const title = (id) => cut(books.get(Number(id)).title, 58);
 const byline = (id) => `${title(id)} ${dim(cut(books.get(Number(id)).authors, 30))}`;
-const contributions = (list) => list.map((c) => title(c.item)).join(dim(' and '));
-line(`Reader ${reader}, who has read ${(await history(reader)).map(title).join(', ')}, ...`);
+line(`Reader ${bold(reader)} gets`);
 line();
 for (const { item } of await reloaded.recommend(reader, { k: 5 })) {
   line(`  ${byline(item)}`);
-  line(dim(`    because of ${contributions(await reloaded.explain(reader, item, { k: 2 }))}`));
+  const { contributions } = await reloaded.explain(reader, item, { k: 2 });
+  line(dim(`    because of ${contributions.map((c) => title(c.item)).join(' and ')}`));
 }
 const seed = 7; // The Hobbit
 line();
@@ -116,13 +113,3 @@ writeFileSync(
   }),
 );
 console.log(`\n    A picture of all this: ${bold(shown(picture))}\n`);
-
-async function asMatrix(interactions) {
-  return { matrix: await interactions.matrix(), users: interactions.users, items: interactions.items };
-}
-
-/** A few books that a reader rated, best first. */
-async function history(user) {
-  const contributionsOf = await reloaded.explain(user, (await reloaded.recommend(user, { k: 1 }))[0].item, { k: 3 });
-  return contributionsOf.map((c) => c.item);
-}

@@ -24,17 +24,19 @@ const ratings = await Interactions.read(at('data/ratings.csv.gz'), { user: 'user
 const books = await readBooks(at('data/books.csv.gz'));
 line(`${number(ratings.size)} ratings by ${number(ratings.users.size)} readers of ${number(ratings.items.size)} books, in ${seconds(performance.now() - start)}`);
 line(dim('goodbooks-10k sample by Zygmunt Zając, CC BY-SA 4.0'));
-// A rating says that somebody chose to read the book, the more so the better it was liked.
 const { train, test } = await splitRatio(ratings, { test: 0.2, seed: 1 });
 line(`${number(train.size)} to train on, ${number(test.size)} held out`);
 
 heading('Train');
-const model = new ALS({ factors: 64, unobservedWeight: 0.05, regularization: 0.01, iterations: 12, seed: 1, computeLoss: true });
+// That somebody chose to read a book says more about their taste than the stars do. The settings were chosen on a tenth
+// of the training part, held out.
+const choices = await train.weight('binary');
+const model = new ALS({ factors: 64, unobservedWeight: 0.1, regularization: 0.01, iterations: 8, seed: 1, computeLoss: true });
 const bar = progressBar('ALS');
 loop.enable();
 start = performance.now();
 let loss;
-await model.fit(train, {
+await model.fit(choices, {
   onProgress: (p) => {
     loss = p.loss ?? loss;
     bar.update(p.done / p.total, loss === undefined ? '' : `loss ${number(loss)}`);
@@ -108,7 +110,7 @@ writeFileSync(
   picture,
   chart({
     heading: 'topknot on goodbooks-sample',
-    quality: { metrics, models: found },
+    quality: { metrics: metrics.slice(0, 3), models: found },
     latency,
   }),
 );

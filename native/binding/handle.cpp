@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "core/job_threads.h"
+
 namespace topknot::binding {
 
 Napi::Value TensorHandle::wrap(Napi::Env env, Tensor tensor) {
@@ -25,6 +27,11 @@ Napi::Value TensorHandle::wrap(Napi::Env env, Tensor tensor) {
 void TensorHandle::drop(Napi::Env env) {
   if (!tensor_.buffer) return;
   Napi::MemoryManagement::AdjustExternalMemory(env, -static_cast<int64_t>(tensor_.buffer->bytes()));
+  // Returning many megabytes to the system takes milliseconds: not on the JavaScript thread.
+  constexpr size_t large = 4 << 20;
+  if (tensor_.buffer->bytes() > large) {
+    startJob(1, [buffer = std::move(tensor_.buffer)]() mutable { buffer.reset(); });
+  }
   tensor_.buffer = nullptr;
   tensor_.pending = nullptr;
 }

@@ -1,6 +1,6 @@
 // npm run bench: verifies each case against a float64 reference, times it beside its peers and the machine's limits,
 // and writes a table, JSON rows and a chart. `npm run bench -- --help` lists the options, bench/README.md the fields.
-import { appendFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { readdirSync, writeFileSync } from 'node:fs';
 import { isa, setThreads, threads } from '../dist/index.js';
 import { chart } from './lib/chart.mjs';
 import { cacheMib, floorMs, Limits } from './lib/limits.mjs';
@@ -89,23 +89,27 @@ async function main() {
     command: ['npm run bench --', ...process.argv.slice(2)].join(' '),
   });
   const limits = new Limits(options.quick ? 2 ** 26 : 2 ** 28);
-  if (options.json) writeFileSync(options.json, '');
   const rows = [];
   for (const benchCase of cases) {
-    const sizes = benchCase.sizes.filter((s) => Boolean(s.quick) === options.quick && s.label.includes(options.size));
+    const isWanted = ({ label }) => options.sizes.some((text) => label.includes(text));
+    const sizes = benchCase.sizes.filter((s) => Boolean(s.quick) === options.quick && isWanted(s));
     for (const size of sizes) {
       console.error(`${benchCase.name} ${size.label}`);
       const row = await runSize(benchCase, size, context, limits);
       if (!row) continue;
       rows.push(row);
       console.error(table([row]).split('\n')[1]);
-      if (options.json) appendFileSync(options.json, `${JSON.stringify(row)}\n`);
+      if (options.json) save(options.json, rows, { ...about, other_cores: context.otherCores });
     }
   }
   console.log(table(rows));
-  if (!options.json) return;
-  const stem = options.json.replace(/\.jsonl?$/, '');
-  writeFileSync(`${stem}.machine.json`, `${JSON.stringify({ ...about, other_cores: context.otherCores }, null, 2)}\n`);
+}
+
+/** After every row, so that a run that is stopped leaves what it has. */
+function save(file, rows, about) {
+  const stem = file.replace(/\.jsonl?$/, '');
+  writeFileSync(file, rows.map((row) => `${JSON.stringify(row)}\n`).join(''));
+  writeFileSync(`${stem}.machine.json`, `${JSON.stringify(about, null, 2)}\n`);
   writeFileSync(`${stem}.svg`, chart(rows, about));
 }
 

@@ -2,7 +2,7 @@ import { parseArgs } from 'node:util';
 
 export const usage = `npm run bench -- [options]
   --case NAME      only this case (repeatable)
-  --size TEXT      only sizes whose label contains TEXT
+  --size TEXT      only sizes whose label contains TEXT (repeatable)
   --threads N      threads for topknot and its peers (default: the cores this process may use)
   --quick          tiny sizes: under a minute on two cores
   --json FILE      one JSON row per line; FILE.svg and FILE.machine.json are written beside it
@@ -19,7 +19,7 @@ export function readOptions(argv) {
     args: argv,
     options: {
       case: { type: 'string', multiple: true, default: [] },
-      size: { type: 'string', default: '' },
+      size: { type: 'string', multiple: true, default: [''] },
       threads: { type: 'string' },
       quick: { type: 'boolean', default: false },
       json: { type: 'string' },
@@ -39,7 +39,7 @@ export function readOptions(argv) {
   return {
     help: values.help,
     cases: values.case.flatMap((names) => names.split(',')),
-    size: values.size,
+    sizes: values.size,
     threads: number('threads'),
     quick: values.quick,
     json: values.json,

@@ -39,8 +39,8 @@ export interface NativeOps {
   rowsOfKeysSync(keys: Handle | TypedArray, known: Handle | TypedArray): Handle;
   remapRows(control: Control | undefined, rows: Handle | TypedArray, map: Handle | TypedArray): Promise<Handle>;
   remapRowsSync(rows: Handle | TypedArray, map: Handle | TypedArray): Handle;
-  interactionsWeight(control: Control | undefined, data: { users: Handle; items: Handle; values: Handle; times?: Handle | undefined; }, userCount: number, itemCount: number, options: { scheme: 'binary' | 'log' | 'bm25' | 'tfidf'; alpha: number; k1: number; b: number; }): Promise<Handle>;
-  interactionsWeightSync(data: { users: Handle; items: Handle; values: Handle; times?: Handle | undefined; }, userCount: number, itemCount: number, options: { scheme: 'binary' | 'log' | 'bm25' | 'tfidf'; alpha: number; k1: number; b: number; }): Handle;
+  interactionsWeight(control: Control | undefined, data: { users: Handle; items: Handle; values: Handle; times?: Handle | undefined; }, userCount: number, itemCount: number, options: { scheme: 'binary' | 'log' | 'bm25' | 'tfidf' | 'rarity'; alpha: number; k1: number; b: number; exponent: number; }): Promise<Handle>;
+  interactionsWeightSync(data: { users: Handle; items: Handle; values: Handle; times?: Handle | undefined; }, userCount: number, itemCount: number, options: { scheme: 'binary' | 'log' | 'bm25' | 'tfidf' | 'rarity'; alpha: number; k1: number; b: number; exponent: number; }): Handle;
   interactionsNormalize(control: Control | undefined, data: { users: Handle; items: Handle; values: Handle; times?: Handle | undefined; }, userCount: number, normalization: 'mean-center' | 'l1' | 'l2'): Promise<Handle>;
   interactionsNormalizeSync(data: { users: Handle; items: Handle; values: Handle; times?: Handle | undefined; }, userCount: number, normalization: 'mean-center' | 'l1' | 'l2'): Handle;
   splitRatio(control: Control | undefined, users: Handle | TypedArray, userCount: number, test: number, byUser: boolean, seed: number): Promise<Handle>;

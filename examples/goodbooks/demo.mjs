@@ -20,9 +20,15 @@ console.log(dim(`    Node ${process.version}, ${threads()} threads, ${isa()}`));
 
 heading('Read the ratings');
 let start = performance.now();
-const ratings = await Interactions.read(at('data/ratings.csv.gz'), { user: 'user_id', item: 'book_id', value: 'rating' });
+const ratings = await Interactions.read(at('data/ratings.csv.gz'), {
+  user: 'user_id',
+  item: 'book_id',
+  value: 'rating',
+});
 const books = await readBooks(at('data/books.csv.gz'));
-line(`${number(ratings.size)} ratings by ${number(ratings.users.size)} readers of ${number(ratings.items.size)} books, in ${seconds(performance.now() - start)}`);
+line(
+  `${number(ratings.size)} ratings by ${number(ratings.users.size)} readers of ${number(ratings.items.size)} books, in ${seconds(performance.now() - start)}`,
+);
 line(dim('goodbooks-10k sample by Zygmunt Zając, CC BY-SA 4.0'));
 const { train, test } = await splitRatio(ratings, { test: 0.2, seed: 1 });
 line(`${number(train.size)} to train on, ${number(test.size)} held out`);
@@ -31,7 +37,14 @@ heading('Train');
 // That somebody chose to read a book says more about their taste than the stars do. The settings were chosen on a tenth
 // of the training part, held out.
 const choices = await train.weight('binary');
-const model = new ALS({ factors: 64, unobservedWeight: 0.1, regularization: 0.01, iterations: 8, seed: 1, computeLoss: true });
+const model = new ALS({
+  factors: 64,
+  unobservedWeight: 0.1,
+  regularization: 0.01,
+  iterations: 8,
+  seed: 1,
+  computeLoss: true,
+});
 const bar = progressBar('ALS');
 loop.enable();
 start = performance.now();
@@ -45,7 +58,11 @@ await model.fit(choices, {
 const fitTime = performance.now() - start;
 loop.disable();
 bar.end(`loss ${number(loss)}   ${seconds(fitTime)}`);
-line(dim(`while it ran, the event loop was late by ${(loop.percentile(99) / 1e6 - 1).toFixed(1)} ms at most 1 time in 100`));
+line(
+  dim(
+    `while it ran, the event loop was late by ${(loop.percentile(99) / 1e6 - 1).toFixed(1)} ms at most 1 time in 100`,
+  ),
+);
 
 heading('Compare with the baselines, on the ratings held out');
 const models = [
@@ -56,12 +73,19 @@ const models = [
 const metrics = ['recall@20', 'ndcg@20', 'precision@20', 'coverage@20'];
 const found = [];
 for (const [name, m] of models) {
-  const { values } = await evaluate(m, { train, test }, { k: 20, metrics: ['recall', 'ndcg', 'precision', 'coverage'] });
+  const { values } = await evaluate(
+    m,
+    { train, test },
+    { k: 20, metrics: ['recall', 'ndcg', 'precision', 'coverage'] },
+  );
   found.push({ name, values: metrics.map((metric) => values[metric]) });
 }
 table(
   ['', ...metrics],
-  found.map(({ name, values }, i) => [i ? name : bold(name), ...values.map((v) => (i ? v.toFixed(4) : green(v.toFixed(4))))]),
+  found.map(({ name, values }, i) => [
+    i ? name : bold(name),
+    ...values.map((v) => (i ? v.toFixed(4) : green(v.toFixed(4)))),
+  ]),
 );
 
 heading('Save, reload');
@@ -71,7 +95,9 @@ await model.save(file);
 const saved = performance.now() - start;
 start = performance.now();
 const reloaded = await ALS.load(file);
-line(`${shown(file)}: ${(statSync(file).size / 1e6).toFixed(1)} MB, written in ${seconds(saved)}, read in ${seconds(performance.now() - start)}`);
+line(
+  `${shown(file)}: ${(statSync(file).size / 1e6).toFixed(1)} MB, written in ${seconds(saved)}, read in ${seconds(performance.now() - start)}`,
+);
 const reader = [...train.users][7];
 const same = JSON.stringify(await model.recommend(reader)) === JSON.stringify(await reloaded.recommend(reader));
 if (!same) throw new Error('the reloaded model answers differently');
@@ -108,10 +134,6 @@ table(
 const picture = at('out/goodbooks.svg');
 writeFileSync(
   picture,
-  chart({
-    heading: 'topknot on goodbooks-sample',
-    quality: { metrics: metrics.slice(0, 3), models: found },
-    latency,
-  }),
+  chart({ heading: 'topknot on goodbooks-sample', quality: { metrics: metrics.slice(0, 3), models: found }, latency }),
 );
 console.log(`\n    A picture of all this: ${bold(shown(picture))}\n`);

@@ -11,8 +11,10 @@ import type { TripletTensors } from './cleaning.js';
  * - 'tfidf': v · (ln((1 + N) / (1 + n_i)) + 1)
  * - 'bm25': idf_i · v · (k1 + 1) / (v + k1 · (1 - b + b · L_u / L)), idf_i = ln(1 + (N - n_i + 0.5) / (n_i + 0.5)), L_u the sum
  *   of the user's values and L its mean over users: a user is a document, an item a term (Robertson, Zaragoza 2009)
+ * - 'rarity': v · n_i^-exponent · c, with c such that the factors of v have mean 1: tempers popular items by a power of
+ *   their frequency. `bench/results/quality.json` shows what ALS gains by it (there called itemExponent)
  */
-export type Weighting = 'binary' | 'log' | 'bm25' | 'tfidf';
+export type Weighting = 'binary' | 'log' | 'bm25' | 'tfidf' | 'rarity';
 
 export interface WeightingOptions {
   /** For 'log', above 0; 1 unless given. */
@@ -21,6 +23,8 @@ export interface WeightingOptions {
   k1?: number;
   /** For 'bm25': how much active users are discounted, 0 to 1; 0.75 unless given. */
   b?: number;
+  /** For 'rarity', 0 to 1; 0.4 unless given. */
+  exponent?: number;
   signal?: AbortSignal | undefined;
 }
 
@@ -54,9 +58,9 @@ export async function weighted(
   scheme: Weighting,
   options: WeightingOptions,
 ): Promise<TripletTensors> {
-  const { alpha = 1, k1 = 1.2, b = 0.75, signal } = options;
-  if (!['binary', 'log', 'bm25', 'tfidf'].includes(scheme))
-    expected('scheme', "'binary', 'log', 'bm25' or 'tfidf'", scheme);
+  const { alpha = 1, k1 = 1.2, b = 0.75, exponent = 0.4, signal } = options;
+  if (!['binary', 'log', 'bm25', 'tfidf', 'rarity'].includes(scheme))
+    expected('scheme', "'binary', 'log', 'bm25', 'tfidf' or 'rarity'", scheme);
   const range = (name: string, x: number, ok: boolean, what: string) => {
     if (!ok || !Number.isFinite(x))
       throw new TopknotError('ERR_RANGE', `${name}: expected ${what} but received ${describe(x)}`);
@@ -64,8 +68,9 @@ export async function weighted(
   range('alpha', alpha, alpha > 0, 'a number above 0');
   range('k1', k1, k1 >= 0, 'a number from 0');
   range('b', b, b >= 0 && b <= 1, 'a number from 0 to 1');
+  range('exponent', exponent, exponent >= 0 && exponent <= 1, 'a number from 0 to 1');
   const values = await runJob('long', { signal }, (control) =>
-    native.interactionsWeight(control, tripletHandles(data), userCount, itemCount, { scheme, alpha, k1, b }),
+    native.interactionsWeight(control, tripletHandles(data), userCount, itemCount, { scheme, alpha, k1, b, exponent }),
   );
   return withValues(data, new Tensor<'float32'>(values));
 }

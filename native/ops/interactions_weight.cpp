@@ -86,6 +86,14 @@ Tensor interactionsWeight(Job& job, Triplets data, int64_t userCount, int64_t it
     idf[item] = options.scheme == Weighting::bm25 ? std::log1p((users - f + 0.5) / (f + 0.5))
                                                   : std::log((1 + users) / (1 + f)) + 1;
   }
+  std::vector<double> rarity(frequency.size());
+  double raritySum = 0;  // over the interactions: an item with n of them counts n times
+  for (size_t item = 0; item < rarity.size(); ++item) {
+    if (frequency[item] == 0) continue;
+    rarity[item] = std::pow(static_cast<double>(frequency[item]), -options.exponent);
+    raritySum += rarity[item] * static_cast<double>(frequency[item]);
+  }
+  const double rarityScale = raritySum > 0 ? static_cast<double>(data.items.count()) / raritySum : 1;
   double total = 0;
   if (options.scheme == Weighting::bm25) total = sum(values, 0, data.values.count());
   const double averageLength = total > 0 ? total / users : 1;
@@ -98,6 +106,7 @@ Tensor interactionsWeight(Job& job, Triplets data, int64_t userCount, int64_t it
       double weight = 1;
       if (options.scheme == Weighting::log) weight = std::log1p(options.alpha * v);
       if (options.scheme == Weighting::tfidf) weight = v * idf[items[i]];
+      if (options.scheme == Weighting::rarity) weight = v * rarity[items[i]] * rarityScale;
       if (options.scheme == Weighting::bm25)
         weight = v > 0 ? idf[items[i]] * v * (options.k1 + 1) / (v + saturation) : 0;
       out[i] = static_cast<float>(weight);

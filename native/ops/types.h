@@ -115,14 +115,14 @@ struct InteractionStats {
 };
 TOPKNOT_FIELDS(InteractionStats, leastWeight, emptyRows, emptyCols)
 
-enum class Weighting : int32_t { binary, log, bm25, tfidf };
-TOPKNOT_ENUM(Weighting, "binary", "log", "bm25", "tfidf")
+enum class Weighting : int32_t { binary, log, bm25, tfidf, rarity };
+TOPKNOT_ENUM(Weighting, "binary", "log", "bm25", "tfidf", "rarity")
 
 struct WeightOptions {
   Weighting scheme;
-  double alpha, k1, b;  // alpha for log; k1 and b for bm25
+  double alpha, k1, b, exponent;  // alpha for log; k1 and b for bm25; exponent for rarity
 };
-TOPKNOT_FIELDS(WeightOptions, scheme, alpha, k1, b)
+TOPKNOT_FIELDS(WeightOptions, scheme, alpha, k1, b, exponent)
 
 /// Of the values of one user.
 enum class Normalization : int32_t { meanCenter, l1, l2 };

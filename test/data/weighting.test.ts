@@ -23,6 +23,8 @@ describe('weighting', () => {
     ['bm25', {}],
     ['bm25', { k1: 0.4, b: 0.1 }],
     ['bm25', { k1: 0, b: 1 }],
+    ['rarity', {}],
+    ['rarity', { exponent: 1 }],
   ] as const)('%s %o is the formula', async (scheme, options) => {
     const data = await make();
     const weighted = await data.weight(scheme, options);
@@ -53,7 +55,7 @@ describe('weighting', () => {
 
   it('refuses values below 0 and options out of range', async () => {
     const data = await make(values.map((v) => -v));
-    for (const scheme of ['log', 'tfidf', 'bm25'] as const)
+    for (const scheme of ['log', 'tfidf', 'bm25', 'rarity'] as const)
       await expect(data.weight(scheme)).rejects.toMatchObject({ code: 'ERR_VALUE' });
     await expect(data.weight('log', { alpha: 0 })).rejects.toMatchObject({ code: 'ERR_RANGE' });
     await expect(data.weight('bm25', { b: 2 })).rejects.toMatchObject({ code: 'ERR_RANGE' });

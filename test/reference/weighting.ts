@@ -7,11 +7,16 @@ export interface Triplet {
 
 const sum = (x: readonly number[]) => x.reduce((a, b) => a + b, 0);
 
-export function weight(data: readonly Triplet[], scheme: string, { alpha = 1, k1 = 1.2, b = 0.75 } = {}): number[] {
+export function weight(
+  data: readonly Triplet[],
+  scheme: string,
+  { alpha = 1, k1 = 1.2, b = 0.75, exponent = 0.4 } = {},
+): number[] {
   const users = new Set(data.map((t) => t.user));
   const frequency = (item: number) => data.filter((t) => t.item === item).length;
   const length = (user: number) => sum(data.filter((t) => t.user === user).map((t) => t.value));
   const averageLength = sum([...users].map(length)) / users.size;
+  const meanRarity = sum(data.map((t) => frequency(t.item) ** -exponent)) / data.length;
   return data.map(({ user, item, value: v }) => {
     const n = frequency(item);
     switch (scheme) {
@@ -21,6 +26,8 @@ export function weight(data: readonly Triplet[], scheme: string, { alpha = 1, k1
         return Math.log(1 + alpha * v);
       case 'tfidf':
         return v * (Math.log((1 + users.size) / (1 + n)) + 1);
+      case 'rarity':
+        return (v * n ** -exponent) / meanRarity;
       default: {
         if (v === 0) return 0;
         const idf = Math.log(1 + (users.size - n + 0.5) / (n + 0.5));

@@ -28,6 +28,8 @@ export type { Fittable, Recommendation, RecommendOptions, Visitor } from './mode
 export { Popularity, type PopularityOptions } from './models/popularity.js';
 export { Random, type RandomOptions } from './models/random.js';
 export type { RowFilter, Scorer, TopKRows } from './models/recommender.js';
+export { type BagMode, type EmbeddingBagOptions, embeddingBag, embeddingBagSync } from './ops/embedding-bag.js';
+export { type EmbeddingRows, gather, gatherSync, type QuantizedRows, type RowIds } from './ops/gather.js';
 export type { ItemFilter } from './ops/item-filter.js';
 export { type TopKOptions, type TopKTensors, topK, topKSync, type VectorMetric } from './ops/top-k.js';
 export { cudaProblem, type DeviceInfo, devices, isa, isas, setThreads, threads, useIsa } from './runtime.js';

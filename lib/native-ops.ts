@@ -71,6 +71,12 @@ export interface NativeOps {
   takeRowsSync(matrix: Handle | TypedArray, rows: Handle | TypedArray): Handle;
   replaceRows(control: Control | undefined, matrix: Handle | TypedArray, rowCount: number, rows: Handle | TypedArray, values: Handle | TypedArray): Promise<Handle>;
   replaceRowsSync(matrix: Handle | TypedArray, rowCount: number, rows: Handle | TypedArray, values: Handle | TypedArray): Handle;
+  gather(table: { data: Handle; scale?: Handle | undefined; bias?: Handle | undefined; }, ids: Handle | TypedArray): Handle;
+  gatherRows(control: Control | undefined, table: { data: Handle; scale?: Handle | undefined; bias?: Handle | undefined; }, ids: Handle | TypedArray): Promise<Handle>;
+  gatherRowsSync(table: { data: Handle; scale?: Handle | undefined; bias?: Handle | undefined; }, ids: Handle | TypedArray): Handle;
+  embeddingBag(table: { data: Handle; scale?: Handle | undefined; bias?: Handle | undefined; }, ids: Handle | TypedArray, offsets: Handle | TypedArray | undefined, options: { mode: 'sum' | 'mean' | 'max'; weights?: Handle | undefined; padding: number; }): Handle;
+  embeddingBagRows(control: Control | undefined, table: { data: Handle; scale?: Handle | undefined; bias?: Handle | undefined; }, ids: Handle | TypedArray, offsets: Handle | TypedArray | undefined, options: { mode: 'sum' | 'mean' | 'max'; weights?: Handle | undefined; padding: number; }): Promise<Handle>;
+  embeddingBagRowsSync(table: { data: Handle; scale?: Handle | undefined; bias?: Handle | undefined; }, ids: Handle | TypedArray, offsets: Handle | TypedArray | undefined, options: { mode: 'sum' | 'mean' | 'max'; weights?: Handle | undefined; padding: number; }): Handle;
   randomScores(control: Control | undefined, seed: number, users: Handle | TypedArray, items: number): Promise<Handle>;
   randomScoresSync(seed: number, users: Handle | TypedArray, items: number): Handle;
   randomPairScores(control: Control | undefined, seed: number, users: Handle | TypedArray, items: Handle | TypedArray): Promise<Handle>;

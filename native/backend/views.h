@@ -3,6 +3,8 @@
 #pragma once
 #include <cstdint>
 
+#include "backend/embedding_args.h"
+
 namespace topknot {
 
 struct MatrixView {

@@ -1,0 +1,55 @@
+import { native } from '../native.js';
+import type { Handle } from '../native-ops.js';
+import { Tensor } from '../tensor.js';
+
+/** Rows of 8-bit or 4-bit numbers q that stand for scale · q + bias, with a scale and a bias for each row. */
+export interface QuantizedRows {
+  /**
+   * int8 [rows, cols], q from -128 to 127; or uint8 [rows, cols / 2], two q from 0 to 15 in each byte, the even column in
+   * its low half.
+   */
+  data: Tensor<'int8'> | Tensor<'uint8'>;
+  /** float32 [rows] */
+  scale: Tensor<'float32'>;
+  /** float32 [rows] */
+  bias: Tensor<'float32'>;
+}
+
+/** The rows of an embedding table: a matrix of floats, or quantized. It may lie in a file: see `mapSafetensors`. */
+export type EmbeddingRows = Tensor<'float32' | 'float16' | 'bfloat16'> | QuantizedRows;
+
+/** Row numbers: from 0, int32 or int64. A typed array is copied at the call. */
+export type RowIds = Tensor<'int32'> | Tensor<'int64'> | Int32Array | BigInt64Array;
+
+/**
+ * The rows of a table, in the order of `ids`. Queued on the stream: returns at once, and reading the result waits.
+ *
+ * Rows of floats are copied, so the result has the table's dtype; quantized rows become float32.
+ *
+ * @param table [rows, cols]
+ * @param ids of any shape with at most seven dimensions
+ * @returns [...shape of ids, cols]
+ * @throws ERR_DTYPE, ERR_SHAPE or ERR_ARGUMENT at once; reading the result rejects with ERR_RANGE, naming the entry, for
+ * an id that is no row of the table
+ * @example const vectors = gather(table, Int32Array.of(3, 1, 3)); // [3, cols]
+ */
+export function gather<T extends EmbeddingRows>(table: T, ids: RowIds): T extends Tensor ? T : Tensor<'float32'> {
+  return new Tensor(native.gather(nativeRows(table), nativeIds(ids))) as T extends Tensor ? T : Tensor<'float32'>;
+}
+
+/** Like `gather`, but blocks the calling thread until the rows are there, and throws what reading would reject with. */
+export function gatherSync<T extends EmbeddingRows>(table: T, ids: RowIds): T extends Tensor ? T : Tensor<'float32'> {
+  return new Tensor(native.gatherRowsSync(nativeRows(table), nativeIds(ids))) as T extends Tensor
+    ? T
+    : Tensor<'float32'>;
+}
+
+/** @internal */
+export function nativeRows(table: EmbeddingRows): { data: Handle; scale?: Handle; bias?: Handle } {
+  if (table instanceof Tensor) return { data: table.handle };
+  return { data: table.data.handle, scale: table.scale?.handle, bias: table.bias?.handle };
+}
+
+/** @internal */
+export const nativeIds = (ids: RowIds): Handle | Int32Array | BigInt64Array =>
+  ids instanceof Tensor ? ids.handle : ids;

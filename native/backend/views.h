@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 
+#include "backend/attention_args.h"
 #include "backend/embedding_args.h"
 
 namespace topknot {

@@ -1,0 +1,127 @@
+import { finite, integer, knownOptions } from '../check.js';
+import { expected } from '../errors.js';
+import { native } from '../native.js';
+import { Tensor } from '../tensor.js';
+
+/** Offsets of packed sequences: a tensor or a typed array. */
+export type Offsets = Tensor<'int32'> | Tensor<'int64'> | Int32Array | BigInt64Array;
+
+export interface AttentionOptions {
+  /**
+   * Hides the keys behind a query's own place. Query i of n stands at key i + m - n of m: the last query stands at the
+   * last key, so that new queries go on where a longer history of keys ends.
+   */
+  causal?: boolean | undefined;
+  /**
+   * How far a query sees from its own place: one number for both sides, or [before, behind]; `Infinity` for no limit.
+   * `window: [128, 0]` is causal attention to a query's own place and the 128 before.
+   */
+  window?: number | readonly [number, number] | undefined;
+  /** What the products are multiplied with; 1 / √dims unless given. */
+  scale?: number | undefined;
+  /** bool or uint8 [batch, keys]: 0 hides a key from every query, as for padding. Not with packed sequences. */
+  keyMask?: Tensor<'bool'> | Tensor<'uint8'> | undefined;
+  /**
+   * float32 [1 or batch, 1 or heads, queries, keys], added to the scaled products; `-Infinity` hides a pair. Not with
+   * packed sequences.
+   */
+  bias?: Tensor<'float32'> | undefined;
+  /** [sequences + 1], rising from 0 to the total: the sequences are packed, see `attention`. */
+  queryOffsets?: Offsets | undefined;
+  /** The same for keys; `queryOffsets` unless given. */
+  keyOffsets?: Offsets | undefined;
+  /** The probability that a weight becomes 0; the others grow by 1 / (1 - dropout). 0 unless given. */
+  dropout?: number | undefined;
+  /** Which weights dropout hits: the same seed and shapes, the same weights. 0 unless given. */
+  seed?: number | undefined;
+}
+
+export interface AttentionTensors {
+  /** float32, the shape of q. */
+  out: Tensor<'float32'>;
+  /**
+   * float32 [batch, heads, queries], packed [heads, total]: the logarithm of the sum of the exponentials of each query's
+   * scores, -Infinity where it sees no key. Whoever merges results over parts of the keys needs it.
+   */
+  logSumExp: Tensor<'float32'>;
+}
+
+const optionNames = [
+  'causal',
+  'window',
+  'scale',
+  'keyMask',
+  'bias',
+  'queryOffsets',
+  'keyOffsets',
+  'dropout',
+  'seed',
+] as const satisfies readonly (keyof AttentionOptions)[];
+
+/**
+ * Scaled dot-product attention of many heads: out_i = Σ_j softmax_j(scale q_i·k_j + bias_ij) v_j over the keys j that
+ * query i may see. A query that sees none gives zeros. Scores are never kept: memory grows with the length, not with
+ * its square. Queued on the stream: returns at once, and reading the result waits.
+ *
+ * Shapes are [batch, heads, length, dims], with up to 256 dims a head; queries and keys may differ in length. With
+ * `queryOffsets` they are [total, heads, dims], sequences of any lengths one after the other. k and v may have fewer
+ * heads than q, if their number divides that of q: then neighbouring heads of q share one.
+ *
+ * The same call gives the same bytes at any number of threads, dropout included.
+ *
+ * @throws ERR_SHAPE, ERR_DTYPE, ERR_RANGE or ERR_ARGUMENT at once. Reading the result rejects with ERR_VALUE when an
+ * input holds NaN or an infinite number (values at hidden keys must be finite, too), with ERR_RANGE for offsets that
+ * were still being computed at the call, and with the error of any operation that failed before.
+ * @example const { out } = attention(q, k, v, { causal: true }); await out.data();
+ * @see Vaswani et al. 2017, "Attention is all you need"; Milakov and Gimelshein 2018, "Online normalizer calculation for
+ * softmax"; Dao et al. 2022, "FlashAttention", and Dao 2023, "FlashAttention-2"; Ainslie et al. 2023, "GQA".
+ */
+export function attention(
+  q: Tensor<'float32'>,
+  k: Tensor<'float32'>,
+  v: Tensor<'float32'>,
+  options: AttentionOptions = {},
+): AttentionTensors {
+  const { out, logSumExp } = native.attention(q.handle, k.handle, v.handle, nativeOptions(options));
+  return { out: new Tensor(out), logSumExp: new Tensor(logSumExp) };
+}
+
+type NativeOptions = Parameters<typeof native.attention>[3];
+
+function nativeOptions(options: AttentionOptions): NativeOptions {
+  knownOptions(options, optionNames);
+  const { causal = false, scale, dropout = 0, seed = 0, queryOffsets, keyOffsets } = options;
+  if (typeof causal !== 'boolean') expected('causal', 'a boolean', causal);
+  const [left, right] = sides(options.window);
+  return {
+    causal,
+    left,
+    right,
+    scale: scale === undefined ? undefined : finite('scale', scale),
+    dropout: finite('dropout', dropout),
+    seed: integer('seed', seed, 0),
+    keyMask: tensorHandle('keyMask', options.keyMask),
+    bias: tensorHandle('bias', options.bias),
+    queryOffsets: offsetsHandle('queryOffsets', queryOffsets),
+    keyOffsets: offsetsHandle('keyOffsets', keyOffsets),
+  };
+}
+
+function sides(window: AttentionOptions['window']): (number | undefined)[] {
+  if (window === undefined) return [undefined, undefined];
+  const both = typeof window === 'number' ? [window, window] : window;
+  if (!Array.isArray(both) || both.length !== 2) expected('window', 'a number or [before, behind]', window);
+  return both.map((side) => (side === Number.POSITIVE_INFINITY ? undefined : integer('window', side, 0)));
+}
+
+function tensorHandle(name: string, value: Tensor | undefined): Tensor['handle'] | undefined {
+  if (value === undefined) return undefined;
+  return value instanceof Tensor ? value.handle : expected(name, 'a Tensor', value);
+}
+
+function offsetsHandle(name: string, value: Offsets | undefined): Tensor['handle'] | undefined {
+  if (value === undefined || value instanceof Tensor) return value?.handle;
+  if (value instanceof Int32Array) return native.tensorFrom(value, 'int32', [value.length]);
+  if (value instanceof BigInt64Array) return native.tensorFrom(value, 'int64', [value.length]);
+  return expected(name, 'a Tensor, an Int32Array or a BigInt64Array', value);
+}

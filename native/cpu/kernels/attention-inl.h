@@ -1,0 +1,374 @@
+// What the attention kernels share, for the target being compiled. Queries lie in the lanes: a panel holds `lanes` or
+// two times `lanes` of them, dimension by dimension. Scores are [keys][panel], so the softmax of every query runs down
+// its own lane, keys and values are broadcast from where they are, and no length or head size needs padding.
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
+#include <hwy/highway.h>
+
+#include "backend/attention_args.h"
+#include "cpu/kernels/candidates.h"
+#include "cpu/kernels/tile-inl.h"
+
+#if defined(TOPKNOT_ATTENTION_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef TOPKNOT_ATTENTION_INL_H
+#undef TOPKNOT_ATTENTION_INL_H
+#else
+#define TOPKNOT_ATTENTION_INL_H
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace topknot::HWY_NAMESPACE {
+namespace {
+
+constexpr float log2e = 1.44269504088896341f, ln2 = 0.693147180559945309f;
+constexpr float minusInfinity = -std::numeric_limits<float>::infinity();
+constexpr FloatTag floats;
+constexpr hn::RebindToSigned<FloatTag> signedInts;
+constexpr hn::RebindToUnsigned<FloatTag> words;
+
+/// Keys that a panel meets at a time: few enough for their values to stay in the first-level cache.
+inline int64_t keysPerBlock(int64_t dims) { return std::clamp<int64_t>(6144 / dims, 32, 256); }
+
+/// 2^x for x <= 0 and NaN: 0 below -126, else with a relative error below 2.5e-7.
+HWY_INLINE Floats exp2(Floats x) {
+  const Floats magic = hn::Set(floats, 12582912.0f);  // 1.5 * 2^23: adding it rounds x and leaves it in the low bits
+  const Floats shifted = hn::Add(x, magic);
+  const Floats f = hn::Sub(x, hn::Sub(shifted, magic));  // in [-1/2, 1/2]
+  // The polynomial of degree 5 with constant term 1 that is nearest to 2^f in relative terms.
+  Floats p = hn::Set(floats, 1.32647308e-3f);
+  p = hn::MulAdd(p, f, hn::Set(floats, 9.67151299e-3f));
+  p = hn::MulAdd(p, f, hn::Set(floats, 5.55073358e-2f));
+  p = hn::MulAdd(p, f, hn::Set(floats, 2.40222424e-1f));
+  p = hn::MulAdd(p, f, hn::Set(floats, 6.93147004e-1f));
+  p = hn::MulAdd(p, f, hn::Set(floats, 1.0f));
+  const auto exponent = hn::ShiftLeft<23>(hn::BitCast(signedInts, shifted));
+  const Floats scaled = hn::BitCast(floats, hn::Add(hn::BitCast(signedInts, p), exponent));
+  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(floats, -126.0f)), scaled);
+}
+
+enum class Start { zero, given, scaled };  // what the sums of a tile start from: 0, c, or c times a factor by lane
+
+/// c[r][V vectors] = start + Σ_k a(r, k) b[k], with a(r, k) = a[r * ar + k * ak] and b[k] at b + k * bk.
+/// `maxima`, where wanted, takes in the results.
+template <int V, int R, Start start, bool wantMax>
+HWY_NOINLINE void tile(const float* HWY_RESTRICT a, int64_t ar, int64_t ak, const float* HWY_RESTRICT b, int64_t bk,
+                       int64_t depth, float* HWY_RESTRICT c, int64_t ldc, const float* HWY_RESTRICT factors,
+                       float* HWY_RESTRICT maxima) {
+  Floats sums[R][V];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) {
+      sums[r][v] = start == Start::zero ? hn::Zero(floats) : hn::LoadU(floats, c + r * ldc + v * lanes);
+      if (start == Start::scaled) sums[r][v] = hn::Mul(sums[r][v], hn::Load(floats, factors + v * lanes));
+    }
+  }
+  for (int64_t k = 0; k < depth; ++k, a += ak, b += bk) {
+    Floats x[V];
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) x[v] = hn::LoadU(floats, b + v * lanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const Floats s = hn::Set(floats, a[r * ar]);
+#pragma GCC unroll 2
+      for (int v = 0; v < V; ++v) sums[r][v] = hn::MulAdd(s, x[v], sums[r][v]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) hn::StoreU(sums[r][v], floats, c + r * ldc + v * lanes);
+  }
+  if (wantMax) {
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) {
+      Floats most = hn::Load(floats, maxima + v * lanes);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) most = hn::Max(most, sums[r][v]);
+      hn::Store(most, floats, maxima + v * lanes);
+    }
+  }
+}
+
+/// The tile with `rows` rows, 1 to R.
+template <int V, Start start, bool wantMax, int R = tileRows<V>(), typename... A>
+HWY_INLINE void tileOf(int64_t rows, A... arguments) {
+  if constexpr (R == 1) {
+    tile<V, 1, start, wantMax>(arguments...);
+  } else {
+    if (rows == R) tile<V, R, start, wantMax>(arguments...);
+    else tileOf<V, start, wantMax, R - 1>(rows, arguments...);
+  }
+}
+
+/// The same for any number of rows, in tiles of nearly equal heights: none is so low that it waits for its own sums.
+template <int V, Start start, bool wantMax = false>
+HWY_INLINE void multiply(int64_t rows, const float* a, int64_t ar, int64_t ak, const float* b, int64_t bk,
+                         int64_t depth, float* c, int64_t ldc, const float* factors = nullptr,
+                         float* maxima = nullptr) {
+  const int64_t tiles = (rows + tileRows<V>() - 1) / tileRows<V>();
+  for (int64_t t = 0; t < tiles; ++t) {
+    const int64_t height = rows / tiles + (t < rows % tiles);
+    tileOf<V, start, wantMax>(height, a, ar, ak, b, bk, depth, c, ldc, factors, maxima);
+    a += height * ar;
+    c += height * ldc;
+  }
+}
+
+/// Four floats from each of rows first, first + 4, ... side by side.
+template <class D, class Rows>
+HWY_INLINE hn::Vec<D> loadBlocks(D d, const Rows& row, int64_t first) {
+  if constexpr (D::kPrivateN == 4) {
+    return hn::LoadU(d, row(first));
+  } else {
+    const hn::Half<D> half;
+    return hn::Combine(d, loadBlocks(half, row, first + D::kPrivateN / 2), loadBlocks(half, row, first));
+  }
+}
+
+template <class D, class Sink>
+HWY_INLINE void storeBlocks([[maybe_unused]] D d, hn::Vec<D> v, const Sink& sink, int64_t first) {
+  if constexpr (D::kPrivateN == 4) {
+    sink(first, v);
+  } else {
+    const hn::Half<D> half;
+    storeBlocks(half, hn::LowerHalf(half, v), sink, first);
+    storeBlocks(half, hn::UpperHalf(half, v), sink, first + D::kPrivateN / 2);
+  }
+}
+
+/// Transposes each 4 x 4 block of lanes.
+HWY_INLINE void transpose4(Floats (&v)[4]) {
+  const hn::Repartition<double, FloatTag> wide;
+  const auto lower = [&](Floats a, Floats b) HWY_ATTR {
+    return hn::BitCast(floats, hn::InterleaveLower(wide, hn::BitCast(wide, a), hn::BitCast(wide, b)));
+  };
+  const auto upper = [&](Floats a, Floats b) HWY_ATTR {
+    return hn::BitCast(floats, hn::InterleaveUpper(wide, hn::BitCast(wide, a), hn::BitCast(wide, b)));
+  };
+  const Floats low01 = hn::InterleaveLower(floats, v[0], v[1]), low23 = hn::InterleaveLower(floats, v[2], v[3]);
+  const Floats high01 = hn::InterleaveUpper(floats, v[0], v[1]), high23 = hn::InterleaveUpper(floats, v[2], v[3]);
+  v[0] = lower(low01, low23);
+  v[1] = upper(low01, low23);
+  v[2] = lower(high01, high23);
+  v[3] = upper(high01, high23);
+}
+
+/// columns[j][panel] = rows[i][j] * scale for j < width; lanes from `count` on repeat the last row.
+template <int V>
+void packColumns(const float* rows, int64_t stride, int64_t count, int64_t width, float scale, float* columns) {
+  const Floats factor = hn::Set(floats, scale);
+  for (int64_t v = 0; v < V; ++v) {
+    const auto row = [&](int64_t i) { return rows + std::min(v * lanes + i, count - 1) * stride; };
+    float* out = columns + v * lanes;
+    int64_t j = 0;
+    for (; j + 4 <= width; j += 4) {
+      Floats four[4];
+      for (int64_t r = 0; r < 4; ++r)
+        four[r] = loadBlocks(
+            floats, [&](int64_t i) { return row(i) + j; }, r);
+      transpose4(four);
+      for (int64_t r = 0; r < 4; ++r) hn::Store(hn::Mul(four[r], factor), floats, out + (j + r) * V * lanes);
+    }
+    for (; j < width; ++j) {
+      for (int64_t i = 0; i < lanes; ++i) out[j * V * lanes + i] = row(i)[j] * scale;
+    }
+  }
+}
+
+/// rows[i][j] = columns[j][panel] * factors[i] for i < count and j < width. Returns false if one is not finite.
+template <int V>
+bool unpackColumns(const float* columns, const float* factors, int64_t stride, int64_t count, int64_t width,
+                   float* rows) {
+  Floats zeros = hn::Zero(floats);  // becomes NaN by what is not finite
+  for (int64_t v = 0; v < V; ++v) {
+    const Floats factor = hn::Load(floats, factors + v * lanes);
+    const auto column = [&](int64_t j) HWY_ATTR {
+      const Floats x = hn::Mul(hn::Load(floats, columns + (j * V + v) * lanes), factor);
+      zeros = hn::MulAdd(x, hn::Zero(floats), zeros);
+      return x;
+    };
+    int64_t j = 0;
+    for (; j + 4 <= width; j += 4) {
+      Floats four[4];
+      for (int64_t r = 0; r < 4; ++r) four[r] = column(j + r);
+      transpose4(four);
+      for (int64_t r = 0; r < 4; ++r) {
+        storeBlocks(
+            floats, four[r],
+            [&](int64_t i, hn::Vec<hn::FixedTag<float, 4>> x) HWY_ATTR {
+              i += v * lanes;
+              if (i < count) hn::StoreU(x, hn::FixedTag<float, 4>(), rows + i * stride + j);
+            },
+            r);
+      }
+    }
+    for (; j < width; ++j) {
+      HWY_ALIGN float x[lanes];
+      hn::Store(column(j), floats, x);
+      for (int64_t i = 0; i < lanes && v * lanes + i < count; ++i) rows[(v * lanes + i) * stride + j] = x[i];
+    }
+  }
+  return hn::AllTrue(floats, hn::Eq(zeros, zeros));
+}
+
+/// One head of one sequence.
+struct Head {
+  Head(const AttentionProblem& p, int64_t b, int64_t h, const float* qs, const float* ks, const float* vs)
+      : problem(p),
+        queries(p.queryCount(b)),
+        keys(p.keyCount(b)),
+        shift(keys - queries),
+        row(p.rowStart(b, h)),
+        q(qs + p.queryStart(b, h)),
+        k(ks + p.keyStart(b, h / (p.heads / p.kvHeads))),
+        v(vs + p.keyStart(b, h / (p.heads / p.kvHeads))),
+        mask(p.keyMask ? p.keyMask + b * p.keys : nullptr),
+        bias(p.bias ? p.bias + b * p.biasBatch + h * p.biasHead : nullptr),
+        visibleEnd(keys) {
+    while (mask && visibleEnd > 0 && !mask[visibleEnd - 1]) --visibleEnd;
+  }
+
+  /// The keys that queries [i, end) may see lie in [first, last): `all` of them see [allFirst, allLast).
+  int64_t first(int64_t i) const { return std::clamp<int64_t>(i + shift - problem.left, 0, visibleEnd); }
+  int64_t last(int64_t i) const { return std::clamp<int64_t>(i + shift + problem.right + 1, 0, visibleEnd); }
+
+  const AttentionProblem& problem;
+  int64_t queries, keys, shift, row;
+  const float *q, *k, *v;
+  const uint8_t* mask;
+  const float* bias;
+  int64_t visibleEnd;  // no key from here on may be seen
+};
+
+/// Adds the bias to scores [begin, end) of the panel of `count` queries from i0 on, and makes -inf of those that a
+/// query may not see. Scores count in powers of two.
+template <int V>
+HWY_NOINLINE void adjustScores(const Head& head, int64_t i0, int64_t count, int64_t begin, int64_t end, float* scores) {
+  constexpr int64_t width = V * lanes;
+  if (head.bias) {
+    const Floats factor = hn::Set(floats, log2e);
+    for (int64_t v = 0; v < V; ++v) {
+      const auto row = [&](int64_t i) { return head.bias + (i0 + std::min(v * lanes + i, count - 1)) * head.keys; };
+      float* out = scores + v * lanes;
+      int64_t j = begin;
+      for (; j + 4 <= end; j += 4) {
+        Floats four[4];
+        for (int64_t r = 0; r < 4; ++r)
+          four[r] = loadBlocks(
+              floats, [&](int64_t i) { return row(i) + j; }, r);
+        transpose4(four);
+        for (int64_t r = 0; r < 4; ++r) {
+          float* at = out + (j - begin + r) * width;
+          hn::Store(hn::MulAdd(four[r], factor, hn::Load(floats, at)), floats, at);
+        }
+      }
+      for (; j < end; ++j) {
+        for (int64_t i = 0; i < lanes; ++i) out[(j - begin) * width + i] += row(i)[j] * log2e;
+      }
+    }
+  }
+  const bool windowed = head.first(i0 + count - 1) > begin || head.last(i0) < end;
+  if (!windowed && !head.mask) return;
+  const Floats hidden = hn::Set(floats, minusInfinity);
+  for (int64_t j = begin; j < end; ++j, scores += width) {
+    if (head.mask && !head.mask[j]) {
+      for (int64_t v = 0; v < V; ++v) hn::Store(hidden, floats, scores + v * lanes);
+    } else if (windowed) {
+      // Query i sees key j when j - right <= i + shift <= j + left; lanes hold i - i0, which is small.
+      const auto bound = [&](int64_t x) { return static_cast<int32_t>(std::clamp<int64_t>(x, -1, width)); };
+      const auto least = hn::Set(signedInts, bound(j - head.problem.right - head.shift - i0));
+      const auto most = hn::Set(signedInts, bound(j + head.problem.left - head.shift - i0));
+      for (int64_t v = 0; v < V; ++v) {
+        const auto lane = hn::Iota(signedInts, static_cast<int32_t>(v * lanes));
+        const auto outside = hn::Or(hn::Lt(lane, least), hn::Gt(lane, most));
+        const Floats s = hn::Load(floats, scores + v * lanes);
+        hn::Store(hn::IfThenElse(hn::RebindMask(floats, outside), hidden, s), floats, scores + v * lanes);
+      }
+    }
+  }
+}
+
+/// The scores of a panel against keys [begin, end), in powers of two; `maxima` takes them in.
+template <int V>
+HWY_INLINE void scoreKeys(const Head& head, const float* panel, int64_t i0, int64_t count, int64_t begin, int64_t end,
+                          float* scores, float* maxima) {
+  constexpr int64_t width = V * lanes;
+  const int64_t row = head.problem.keyLayout.row, dims = head.problem.dims;
+  const float* k = head.k + begin * row;
+  if (!head.bias && !head.mask && head.first(i0 + count - 1) <= begin && head.last(i0) >= end) {
+    multiply<V, Start::zero, true>(end - begin, k, row, 1, panel, width, dims, scores, width, nullptr, maxima);
+    return;
+  }
+  multiply<V, Start::zero>(end - begin, k, row, 1, panel, width, dims, scores, width);
+  adjustScores<V>(head, i0, count, begin, end, scores);
+  for (int64_t v = 0; v < V; ++v) {
+    Floats most = hn::Load(floats, maxima + v * lanes);
+    for (int64_t j = 0; j < end - begin; ++j) most = hn::Max(most, hn::Load(floats, scores + j * width + v * lanes));
+    hn::Store(most, floats, maxima + v * lanes);
+  }
+}
+
+using Words = hn::Vec<hn::RebindToUnsigned<FloatTag>>;
+
+/// a * factor, as its high and its low half.
+HWY_INLINE void multiplyWide(Words a, uint32_t factor, Words& high, Words& low) {
+  const hn::Repartition<uint64_t, decltype(words)> wide;
+  const Words f = hn::Set(words, factor);
+  const auto even = hn::MulEven(a, f);
+  const auto odd = hn::MulEven(hn::BitCast(words, hn::ShiftRight<32>(hn::BitCast(wide, a))), f);
+  high = hn::OddEven(hn::BitCast(words, odd), hn::BitCast(words, hn::ShiftRight<32>(even)));
+  low = hn::OddEven(hn::BitCast(words, hn::ShiftLeft<32>(odd)), hn::BitCast(words, even));
+}
+
+/// philox() of core/random.h for rows (high[i], low[i]) at one step.
+HWY_INLINE void philoxLanes(uint64_t seed, Words rowLow, Words rowHigh, uint64_t step, Words (&c)[4]) {
+  c[0] = hn::Set(words, static_cast<uint32_t>(step));
+  c[1] = hn::Set(words, static_cast<uint32_t>(step >> 32));
+  c[2] = rowLow;
+  c[3] = rowHigh;
+  uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
+  for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
+    Words highA, lowA, highB, lowB;
+    multiplyWide(c[0], 0xD2511F53u, highA, lowA);
+    multiplyWide(c[2], 0xCD9E8D57u, highB, lowB);
+    c[0] = hn::Xor(hn::Xor(highB, c[1]), hn::Set(words, k0));
+    c[1] = lowB;
+    c[2] = hn::Xor(hn::Xor(highA, c[3]), hn::Set(words, k1));
+    c[3] = lowA;
+  }
+}
+
+/// Multiplies weights [begin, end) of a panel by what dropout makes of them: 0 or 1 / (1 - dropout). The number of
+/// query i (counted over the whole call) and key j is word j % 4 of Philox(seed, i, j / 4), its upper 24 bits.
+template <int V>
+HWY_NOINLINE void dropWeights(const Head& head, int64_t i0, int64_t begin, int64_t end, float* weights) {
+  const float rate = head.problem.dropout;
+  const auto least = hn::Set(signedInts, static_cast<int32_t>(rate * 16777216.0f));
+  const Floats kept = hn::Set(floats, 1.0f / (1.0f - rate));
+  for (int64_t v = 0; v < V; ++v) {
+    HWY_ALIGN uint32_t low[lanes], high[lanes];
+    for (int64_t i = 0; i < lanes; ++i) {
+      const uint64_t row = static_cast<uint64_t>(head.row + i0 + v * lanes + i);
+      low[i] = static_cast<uint32_t>(row);
+      high[i] = static_cast<uint32_t>(row >> 32);
+    }
+    Words c[4];
+    for (int64_t j = begin; j < end; ++j) {
+      if (j == begin || j % 4 == 0) {
+        philoxLanes(head.problem.seed, hn::Load(words, low), hn::Load(words, high), static_cast<uint64_t>(j / 4), c);
+      }
+      const auto draw = hn::BitCast(signedInts, hn::ShiftRight<8>(c[j % 4]));
+      const Floats factor = hn::IfThenZeroElse(hn::RebindMask(floats, hn::Lt(draw, least)), kept);
+      float* at = weights + ((j - begin) * V + v) * lanes;
+      hn::Store(hn::Mul(hn::Load(floats, at), factor), floats, at);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace topknot::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+#endif

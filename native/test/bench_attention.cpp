@@ -1,0 +1,96 @@
+// Attention against the multiply-add peak of this machine, measured in turn with every case.
+// Usage: bench_attention [rounds]
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+#include <vector>
+
+#include "backend/registry.h"
+#include "core/random.h"
+#include "ops/ops.h"
+
+using namespace topknot;
+
+namespace {
+
+Tensor normals(Shape shape, uint64_t seed) {
+  Tensor t = Tensor::host<float>(shape);
+  Random random(seed, 0);
+  for (float& x : t.span<float>()) x = static_cast<float>(random.normal());
+  return t;
+}
+
+double processorSeconds() {
+  timespec t;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
+
+/// The least wall time, and the least processor time of all threads divided by their number, of `repeat` runs: the
+/// second does not count the time in which other programs ran.
+struct Time {
+  double wall = 1e30, cpu = 1e30;
+};
+
+Time timed(int repeat, const auto& work) {
+  Time best;
+  for (int i = 0; i < repeat; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    const double cpu = processorSeconds();
+    work();
+    best.cpu = std::min(best.cpu, (processorSeconds() - cpu) / threadCount());
+    best.wall = std::min(best.wall, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  return best;
+}
+
+double median(std::vector<double> x) {
+  std::nth_element(x.begin(), x.begin() + static_cast<int64_t>(x.size()) / 2, x.end());
+  return x[x.size() / 2];
+}
+
+void report(const char* name, double flops, int rounds, const auto& work) {
+  std::vector<double> rate, peak, share, wall;
+  work();
+  for (int round = 0; round < rounds; ++round) {
+    double sum;
+    int64_t peakFlops;
+    const Time limit = timed(3, [&] {
+      run(cpuBackend(), &Backend::measureFma, "measureFma", Exec{},
+          MeasureFmaArgs{threadCount() * int64_t{16}, 0.5f, 1.0f, &sum, &peakFlops});
+    });
+    const Time time = timed(flops < 1e9 ? 10 : 3, work);
+    rate.push_back(flops / time.cpu / 1e9);
+    peak.push_back(static_cast<double>(peakFlops) / limit.cpu / 1e9);
+    share.push_back(rate.back() / peak.back());
+    wall.push_back(time.wall * 1e3);
+  }
+  std::printf("%-34s %9.3f ms %7.1f GFLOP/s of %6.1f: %5.1f%%\n", name, median(wall), median(rate), median(peak),
+              100 * median(share));
+  std::fflush(stdout);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int rounds = argc > 1 ? std::atoi(argv[1]) : 7;
+  std::printf("%d threads, %s; rates in processor time, operations of masked pairs not counted\n", threadCount(),
+              cpuBackend().isa);
+  Stream stream;
+  for (const auto& [batch, heads, length, dims] :
+       {std::array<int64_t, 4>{64, 2, 50, 32}, {32, 8, 200, 64}, {8, 8, 512, 64}, {1, 16, 2048, 64}}) {
+    const Shape shape{batch, heads, length, dims};
+    const Tensor q = normals(shape, 1), k = normals(shape, 2), v = normals(shape, 3);
+    for (const bool causal : {false, true}) {
+      AttentionOptions options;
+      options.causal = causal;
+      const double pairs =
+          static_cast<double>(batch * heads) * (causal ? 0.5 * length * (length + 1) : length * length);
+      const std::string name = concat("(", batch, ",", heads, ",", length, ",", dims, ")", causal ? " causal" : "");
+      report(name.c_str(), 4 * pairs * static_cast<double>(dims), rounds,
+             [&] { ops::attention(stream, q, k, v, options).out.pending->wait(); });
+    }
+  }
+}

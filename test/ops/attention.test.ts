@@ -1,0 +1,171 @@
+import { describe, expect, it } from 'vitest';
+import { type AttentionOptions, attention, full, setThreads, type Tensor, tensor, threads } from '../../lib/index.js';
+import { numbers } from '../models/suite.js';
+import { type Heads, type ReferenceOptions, attention as reference } from '../reference/attention.js';
+
+const next = numbers(11);
+const random = (...shape: number[]): never =>
+  (shape.length === 0
+    ? Math.fround(2 * (next() + next() + next()) - 3)
+    : Array.from({ length: shape[0]! }, () => random(...shape.slice(1)))) as never;
+const drawHeads = (
+  batch: number,
+  heads: number,
+  kvHeads: number,
+  queries: number,
+  keys: number,
+  dims: number,
+): Heads => ({
+  q: random(batch, heads, queries, dims),
+  k: random(batch, kvHeads, keys, dims),
+  v: random(batch, kvHeads, keys, dims),
+});
+const tensors = ({ q, k, v }: Heads) =>
+  [q, k, v].map((x) => tensor(x)) as [Tensor<'float32'>, Tensor<'float32'>, Tensor<'float32'>];
+const flat = (x: number[][][][]) => x.flat(3);
+
+async function expectNear(actual: Tensor<'float32'>, expected: number[]) {
+  const data = await actual.data();
+  expect(data.length).toBe(expected.length);
+  const worst = expected.reduce((most, e, i) => Math.max(most, Math.abs(data[i]! - e) / (1 + Math.abs(e))), 0);
+  expect(worst).toBeLessThan(3e-6);
+}
+
+describe('attention', () => {
+  const bias = random(2, 1, 9, 23) as number[][][][];
+  const hidden = (b: number, j: number) => (j * 7 + b) % 5 === 0;
+  const keyMask = tensor(
+    Array.from({ length: 2 }, (_, b) => Array.from({ length: 23 }, (_, j) => !hidden(b, j))),
+    { dtype: 'bool' },
+  );
+  const single: [string, AttentionOptions, ReferenceOptions][] = [
+    ['causal', { causal: true }, { causal: true }],
+    ['a window', { window: 4 }, { window: [4, 4] }],
+    ['a window to one side', { window: [Infinity, 2] }, { window: [Infinity, 2] }],
+    ['a scale', { scale: 0.7 }, { scale: 0.7 }],
+    ['a key mask', { keyMask }, { visible: (b, j) => !hidden(b, j) }],
+    ['a bias', { bias: tensor(bias) }, { bias: (b, _, i, j) => bias[b]![0]![i]![j]! }],
+  ];
+  const all = single.reduce<[AttentionOptions, ReferenceOptions]>(
+    ([o, r], [, p, s]) => [
+      { ...o, ...p },
+      { ...r, ...s },
+    ],
+    [{}, {}],
+  );
+  const heads = drawHeads(2, 6, 3, 9, 23, 13);
+
+  it.each([['no option', {}, {}], ...single, ['all options', ...all]] as typeof single)(
+    'agrees with its definition: %s',
+    async (_, options, same) => {
+      const { out, logSumExp } = attention(...tensors(heads), options);
+      expect([out.shape, logSumExp.shape, out.dtype]).toEqual([[2, 6, 9, 13], [2, 6, 9], 'float32']);
+      await expectNear(out, flat(reference(heads, same)));
+    },
+  );
+
+  it.each([1, 2, 5, 8, 31, 64, 96, 255, 256])('takes heads of %i dims', async (dims) => {
+    const h = drawHeads(1, 2, 1, 21, 34, dims);
+    await expectNear(attention(...tensors(h)).out, flat(reference(h)));
+  });
+
+  it('takes packed sequences of any lengths, none included', async () => {
+    const lengths: [number, number][] = [
+      [5, 5],
+      [0, 3],
+      [17, 2],
+      [1, 40],
+      [4, 0],
+    ];
+    const parts = lengths.map(([n, m]) => drawHeads(1, 4, 2, n, m, 6));
+    // [1][head][position] of each part -> [total][head], side by side
+    const pack = (of: keyof Heads) =>
+      parts.flatMap((part) => part[of][0]![0]!.map((_, i) => part[of][0]!.map((head) => head[i]!)));
+    const ends = (side: 0 | 1) => {
+      let at = 0;
+      return [0, ...lengths.map((l) => (at += l[side]))];
+    };
+    const [q, k, v] = (['q', 'k', 'v'] as const).map((name) => tensor(pack(name))) as [
+      Tensor<'float32'>,
+      Tensor<'float32'>,
+      Tensor<'float32'>,
+    ];
+    const options = {
+      causal: true,
+      queryOffsets: Int32Array.from(ends(0)),
+      keyOffsets: BigInt64Array.from(ends(1), BigInt),
+    };
+    const expected = parts.flatMap((part) => {
+      const of = reference(part, { causal: true })[0]!;
+      return of[0]!.flatMap((_, i) => of.flatMap((head) => head[i]!));
+    });
+    const { out, logSumExp } = attention(q, k, v, options);
+    expect(logSumExp.shape).toEqual([4, 27]);
+    await expectNear(out, expected);
+    const wide = tensor(Array.from(ends(0)), { dtype: 'float64' }).cast('int32'); // offsets still being computed
+    await expectNear(attention(q, k, v, { ...options, queryOffsets: wide }).out, expected);
+  });
+
+  it('gives zeros to a query that sees no key, and takes empty inputs', async () => {
+    const h = drawHeads(1, 1, 1, 5, 3, 4);
+    const { out, logSumExp } = attention(...tensors(h), { causal: true });
+    expect([...(await out.data())].slice(0, 8)).toEqual(Array(8).fill(0));
+    expect([...(await logSumExp.data())].slice(0, 3).map(Number.isFinite)).toEqual([false, false, true]);
+    const none = attention(full([1, 1, 5, 4]), full([1, 1, 0, 4]), full([1, 1, 0, 4]));
+    expect([...(await none.out.data())]).toEqual(Array(20).fill(0));
+    expect((await attention(full([3, 1, 0, 4]), full([3, 1, 2, 4]), full([3, 1, 2, 4])).out.data()).length).toBe(0);
+  });
+
+  it('drops the same weights for the same seed, at any number of threads', async () => {
+    const args = tensors(drawHeads(2, 4, 4, 70, 70, 16));
+    const before = threads();
+    const one = await attention(...args, { dropout: 0.2, seed: 3 }).out.data();
+    setThreads(1);
+    expect(await attention(...args, { dropout: 0.2, seed: 3 }).out.data()).toEqual(one);
+    setThreads(before);
+    expect(await attention(...args, { dropout: 0.2, seed: 4 }).out.data()).not.toEqual(one);
+    expect(await attention(...args, { seed: 3 }).out.data()).not.toEqual(one);
+  });
+
+  it('names what is wrong', async () => {
+    const [q, k] = [full([2, 4, 6, 8]), full([2, 2, 5, 8])];
+    const bad: [string, string, () => unknown][] = [
+      ['ERR_SHAPE', 'q:', () => attention(full([4, 6, 8]), k, k)],
+      [
+        'ERR_SHAPE',
+        'k: expected a number of heads that divides the 4',
+        () => attention(q, full([2, 3, 5, 8]), full([2, 3, 5, 8])),
+      ],
+      ['ERR_SHAPE', 'k: expected 8 dimensions', () => attention(q, full([2, 2, 5, 7]), full([2, 2, 5, 7]))],
+      ['ERR_SHAPE', 'v:', () => attention(q, k, full([2, 2, 6, 8]))],
+      ['ERR_DTYPE', 'v:', () => attention(q, k, full([2, 2, 5, 8], { dtype: 'float64' }) as never)],
+      ['ERR_SHAPE', 'q: expected 1 to 256', () => attention(full([1, 1, 1, 300]), k, k)],
+      ['ERR_SHAPE', 'bias:', () => attention(q, k, k, { bias: full([2, 3, 6, 5]) })],
+      ['ERR_SHAPE', 'keyMask:', () => attention(q, k, k, { keyMask: full([2, 6], { dtype: 'bool' }) })],
+      ['ERR_DTYPE', 'keyMask:', () => attention(q, k, k, { keyMask: full([2, 5]) as never })],
+      ['ERR_ARGUMENT', 'keyMask:', () => attention(q, k, k, { keyMask: [true] as never })],
+      ['ERR_ARGUMENT', 'window:', () => attention(q, k, k, { window: [1] as never })],
+      ['ERR_RANGE', 'window:', () => attention(q, k, k, { window: -1 })],
+      ['ERR_RANGE', 'dropout:', () => attention(q, k, k, { dropout: 1 })],
+      ['ERR_ARGUMENT', 'scale:', () => attention(q, k, k, { scale: Number.NaN })],
+      ['ERR_ARGUMENT', 'causal:', () => attention(q, k, k, { causal: 1 as never })],
+      ['ERR_ARGUMENT', 'options.mask:', () => attention(q, k, k, { mask: 1 } as never)],
+      ['ERR_ARGUMENT', 'keyOffsets:', () => attention(q, k, k, { keyOffsets: Int32Array.of(0, 5) })],
+      [
+        'ERR_RANGE',
+        'queryOffsets:',
+        () => attention(full([6, 2, 3]), full([6, 2, 3]), full([6, 2, 3]), { queryOffsets: Int32Array.of(0, 4, 3, 6) }),
+      ],
+      [
+        'ERR_RANGE',
+        'keyOffsets:',
+        () => attention(full([6, 2, 3]), full([7, 2, 3]), full([7, 2, 3]), { queryOffsets: Int32Array.of(0, 6) }),
+      ],
+    ];
+    for (const [code, message, call] of bad)
+      expect(call, message).toThrow(expect.objectContaining({ code, message: expect.stringContaining(message) }));
+    const nan = attention(q, k, full([2, 2, 5, 8], { value: Number.NaN }));
+    await expect(nan.out.data()).rejects.toMatchObject({ code: 'ERR_VALUE', message: expect.stringContaining('v:') });
+    await expect(nan.logSumExp.data()).rejects.toMatchObject({ code: 'ERR_VALUE' });
+  });
+});

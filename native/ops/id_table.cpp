@@ -74,7 +74,8 @@ Tensor idTable(Job& job, Tensor data, std::optional<Tensor> ends) {
   const PackedIds ids(data, ends);
   ids.check();
   require(ids.count() <= INT32_MAX, ErrorCode::range, "ids: expected at most 2147483647 but received ", ids.count());
-  Tensor table = Tensor::host<int32_t>({static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(ids.count()) * 2 + 2))});
+  Tensor table =
+      Tensor::host<int32_t>({static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(ids.count()) * 2 + 2))});
   std::fill_n(table.data<int32_t>(), table.count(), -1);
   for (int64_t row = 0; row < ids.count(); ++row) {
     int32_t& slot = table.data<int32_t>()[slotOf(ids, table, ids[row])];

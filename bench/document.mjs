@@ -38,11 +38,15 @@ function line(row) {
   return `| ${cells.join(' | ')} |`;
 }
 
+const disturbed = rows.filter((row) => about.other_cores[`${row.case} ${row.size}`] > 0.5).length;
+const warning = `**${disturbed} of ${rows.length} rows are disturbed**: others used the machine meanwhile. Their times and shares (some above 100%) say little; the
+peers took the same turns, so the ratios say more. They are no claim until a quiet run replaces them.
+`;
 const versions = Object.entries(about.peers).filter(([, version]) => version);
 const block = `${begin}
 From [${basename(file)}](../bench/results/${basename(file)}) ([chart](../bench/results/${basename(stem)}.svg)): ${about.cpu}, ${about.cores} cores,
 ${about.threads} threads, ${about.isa}, Node ${about.node}, commit ${about.commit.slice(0, 8)}, ${about.date.slice(0, 10)}, by \`${about.command}\`.
-${versions.length > 0 ? `Peers: ${versions.map(([name, version]) => `${name} ${version}`).join(', ')}.\n` : ''}
+${versions.length > 0 ? `Peers: ${versions.map(([name, version]) => `${name} ${version}`).join(', ')}.\n` : ''}${disturbed > 0 ? `\n${warning}` : ''}
 | case | size | median ms | p99 ms | GFLOP/s | of limit | loop p99 ms | peers' time over ours | others' cores |
 |---|---|--:|--:|--:|--:|--:|---|--:|
 ${rows.map(line).join('\n')}

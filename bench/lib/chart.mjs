@@ -4,12 +4,23 @@ const width = 1100,
   rowHeight = 24,
   left = 330,
   right = 200,
-  top = 84;
+  top = 104;
 const ink = '#1b1f24',
   quiet = '#6b7280',
   grid = '#e5e7eb',
   ours = '#0f62fe';
-const peerColours = ['#d9480f', '#2b8a3e', '#862e9c', '#b08800', '#0b7285', '#c2255c', '#5c5f66'];
+const peerColours = [
+  '#d9480f',
+  '#2b8a3e',
+  '#862e9c',
+  '#b08800',
+  '#0b7285',
+  '#c2255c',
+  '#5c5f66',
+  '#7c4a03',
+  '#6741d9',
+  '#66a80f',
+];
 
 const escaped = (text) => String(text).replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
 
@@ -88,14 +99,16 @@ function caption({ cpu, threads, isa, node, commit, date }) {
 }
 
 function legend(colourOf) {
-  let x = 24;
+  let [x, y] = [24, 66];
   const out = [];
   const add = (mark, label) => {
-    out.push(mark, text(x + 10, 70, label));
-    x += 30 + label.length * 6.9;
+    const wide = 30 + label.length * 6.9;
+    if (x + wide > width) [x, y] = [24, y + 20];
+    out.push(mark(x, y), text(x + 10, y + 4, label));
+    x += wide;
   };
-  add(dot(x, 66, ours, 6), 'topknot');
-  for (const [name, colour] of colourOf) add(dot(x, 66, colour), name);
-  add(floorMark(x, 66), 'measured limit');
+  add((atX, atY) => dot(atX, atY, ours, 6), 'topknot');
+  add(floorMark, 'measured limit');
+  for (const [name, colour] of colourOf) add((atX, atY) => dot(atX, atY, colour), name);
   return out.join('\n');
 }

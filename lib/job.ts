@@ -1,4 +1,4 @@
-import { TopknotError } from './errors.js';
+import { expected, TopknotError } from './errors.js';
 import { native } from './native.js';
 import type { Control } from './native-ops.js';
 
@@ -19,6 +19,12 @@ export interface JobOptions {
   onProgress?: ((progress: Progress) => void) | undefined;
 }
 
+/** Throws ERR_ARGUMENT for options of a job that are of the wrong type. @internal */
+export function checkJob({ signal, onProgress }: JobOptions): void {
+  if (signal && typeof signal.throwIfAborted !== 'function') expected('signal', 'an AbortSignal', signal);
+  if (onProgress && typeof onProgress !== 'function') expected('onProgress', 'a function', onProgress);
+}
+
 /**
  * Runs one job of the addon under an AbortSignal and a progress listener, and gives its error the caller's stack.
  * @internal
@@ -28,6 +34,7 @@ export async function runJob<T>(
   options: JobOptions,
   start: (control: Control) => Promise<T>,
 ): Promise<T> {
+  checkJob(options);
   const { signal, onProgress } = options;
   signal?.throwIfAborted();
   let thrown: { error: unknown } | undefined;

@@ -99,6 +99,7 @@ const duplicateChoices: readonly unknown[] = ['sum', 'refuse', 'first', 'last', 
 
 /** Throws ERR_ARGUMENT for an option that has no meaning. @internal */
 export function checkCleaning(options: CleaningOptions): void {
+  if (typeof options !== 'object' || options === null) expected('options', 'an object', options);
   const { minValue = -Infinity, maxValue = Infinity, threshold, invalid, duplicates, users, items } = options;
   for (const [name, x] of Object.entries({ minValue, maxValue, threshold }))
     if (x !== undefined && (typeof x !== 'number' || Number.isNaN(x))) expected(name, 'a number', x);

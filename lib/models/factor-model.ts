@@ -1,4 +1,4 @@
-import { checkK, oneOf } from '../check.js';
+import { checkK, knownOptions, oneOf } from '../check.js';
 import type { CsrMatrix } from '../csr.js';
 import type { Id, Ids } from '../data/ids.js';
 import { type JobOptions, runJob } from '../job.js';
@@ -121,6 +121,7 @@ async function similar<T extends Id>(
   row: number,
   options: SimilarOptions<T>,
 ): Promise<[id: T, score: number][]> {
+  knownOptions(options, ['k', 'metric', 'allow', 'deny', 'signal', 'onProgress']);
   const k = checkK(options.k ?? Math.min(10, ids.size), ids.size);
   const metric = oneOf('metric', options.metric ?? 'cosine', metrics);
   const norms: Handle | undefined = metric === 'innerProduct' ? undefined : (await squaredNorms(factors)).handle;

@@ -22,10 +22,14 @@ export function historyRows<I extends Id>(items: Ids<I>, history: History<I>): H
   const weights = new Map<number, number>();
   history.forEach((entry: History<I>[number], i) => {
     const { item, weight = 1 } = typeof entry === 'object' && entry !== null ? entry : { item: entry as I };
-    if (typeof weight !== 'number' || !(weight > 0 && weight < Number.POSITIVE_INFINITY))
-      throw new TopknotError('ERR_VALUE', `history[${i}].weight: expected a positive number but received ${weight}`);
     const row = items.row(item, `history[${i}]`);
-    weights.set(row, (weights.get(row) ?? 0) + weight);
+    const sum = (weights.get(row) ?? 0) + Number(weight);
+    if (typeof weight !== 'number' || !(weight > 0 && Math.fround(sum) < Number.POSITIVE_INFINITY))
+      throw new TopknotError(
+        'ERR_VALUE',
+        `history[${i}].weight: expected a positive number that float32 can hold but received ${weight}`,
+      );
+    weights.set(row, sum);
   });
   if (weights.size === 0) throw new TopknotError('ERR_VALUE', 'history: expected at least one item but received none');
   const rows = Int32Array.from(weights.keys()).sort();

@@ -1,10 +1,10 @@
-import { checkK } from '../check.js';
+import { checkK, knownOptions } from '../check.js';
 import { CsrMatrix } from '../csr.js';
 import { type Id, Ids } from '../data/ids.js';
 import { Interactions } from '../data/interactions.js';
 import type { NumericArray } from '../dtype.js';
 import { expected, TopknotError } from '../errors.js';
-import { type JobOptions, runJob } from '../job.js';
+import { checkJob, type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
 import { allowedBits, type ItemFilter } from '../ops/item-filter.js';
@@ -135,6 +135,7 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
    */
   recommendSync(who: U | Visitor<I>, options: RecommendOptions<I> = {}): Recommendation<I>[] {
     const state = this.state;
+    if (Array.isArray(who)) expected('user', 'one user or { history } (recommend takes many)', who);
     const { query, k, filter } = this.#plan(state, who, options);
     return decode(
       state.items,
@@ -223,6 +224,7 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
 
   #plan(state: S, who: U | readonly U[] | Visitor<I>, options: RecommendOptions<I>): Plan {
     const { users, items } = state;
+    knownOptions(options, recommendOptions);
     const k = checkK(options.k ?? Math.min(10, items.size), items.size);
     const excludeSeen = options.excludeSeen ?? true;
     if (typeof who === 'object' && who !== null && !Array.isArray(who)) {
@@ -242,6 +244,8 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
     return { query, k, filter, count: query.length };
   }
 }
+
+const recommendOptions = ['k', 'excludeSeen', 'allow', 'deny', 'signal', 'onProgress'];
 
 interface Plan {
   query: Int32Array | HistoryRows;
@@ -277,6 +281,7 @@ export async function checkedInteractions<U extends Id, I extends Id>(
   data: Fittable<U, I>,
   options: JobOptions,
 ): Promise<CheckedInteractions<U, I>> {
+  checkJob(options);
   if (!(data instanceof CsrMatrix) && !(data instanceof Interactions))
     expected('interactions', 'Interactions or a CsrMatrix', data);
   const bare = data instanceof CsrMatrix;

@@ -94,6 +94,8 @@ export async function readModel<U extends Id, I extends Id, O extends object, M 
       const wanted = shapes[name](rows, cols, saved);
       if (tensor.dtype !== 'float32' || tensor.shape.join() !== wanted.join())
         bad(`has a tensor '${name}' of ${tensor.dtype} [${tensor.shape}], expected float32 [${wanted}]`);
+      if (tensor.shape.length === 2)
+        await runJob('long', { signal: options.signal }, (control) => native.requireFinite(control, tensor.handle));
       own.set(name, tensor as Tensor<'float32'>);
     }
     return { model, options: saved, users, items, seen, tensors: own };

@@ -129,7 +129,7 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
     queries: Vector | readonly Vector[] | Tensor<'float32'>,
     options: SearchOptions<T> & JobOptions = {},
   ): Promise<SearchResult<T> | SearchResult<T>[]> {
-    if (options.filter) await this.ids.ready();
+    if (options?.filter) await this.ids.ready();
     const call = this.#call(queries, options);
     const found = (await runJob('query', options, (control) => native.search(control, ...call))) as TopKRows;
     return isOne(queries) ? this.#result(found, 0, call[4]) : this.#results(found, call[4]);
@@ -168,7 +168,9 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
   }
 
   /** The arguments of the one native call. */
-  #call(queries: Vector | readonly Vector[] | Tensor<'float32'>, { k, filter }: SearchOptions<T>) {
+  #call(queries: Vector | readonly Vector[] | Tensor<'float32'>, options: SearchOptions<T>) {
+    knownOptions(options, ['k', 'filter', 'signal', 'onProgress']);
+    const { k, filter } = options;
     const allowed = filter && allowedBits(this.ids, filter);
     return [
       this.#flat(queries),

@@ -101,7 +101,11 @@ Napi::Value copyOut(Napi::Env env, const Tensor& t) {
 Tensor copyTypedArray(Napi::TypedArray array, const char* name) {
   Tensor t = Tensor::host(dtypeOfArray(array, name), {static_cast<int64_t>(array.ElementLength())});
   if (t.bytes()) {
-    std::memcpy(t.buffer->data(), static_cast<const char*>(array.ArrayBuffer().Data()) + array.ByteOffset(), t.bytes());
+    void* data = nullptr;  // asked of the array itself: its buffer may be a SharedArrayBuffer
+    if (napi_get_typedarray_info(array.Env(), array, nullptr, nullptr, &data, nullptr, nullptr) != napi_ok) {
+      throw Napi::Error::New(array.Env());
+    }
+    std::memcpy(t.buffer->data(), data, t.bytes());
   }
   return t;
 }

@@ -10,8 +10,19 @@
 #include <utility>
 
 namespace topknot {
+namespace {
+
+/// The system would take the name up to the NUL for the whole.
+void expectPath(const std::string& path) {
+  require(!path.empty() && path.find('\0') == std::string::npos, ErrorCode::argument,
+          "path: expected the name of a file but received ",
+          path.empty() ? "an empty string" : "one that has a NUL character");
+}
+
+}  // namespace
 
 InputFile::InputFile(const std::string& path) : path_(path) {
+  expectPath(path);
   // Non-blocking, so that a FIFO is refused below instead of waiting here for a writer.
   fd_ = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   require(fd_ >= 0, ErrorCode::io, "path: could not open '", path, "': ", std::strerror(errno));
@@ -37,6 +48,7 @@ void InputFile::read(int64_t offset, std::span<char> out) const {
 }
 
 OutputFile::OutputFile(const std::string& path) : path_(path) {
+  expectPath(path);
   static std::atomic<unsigned> serial{0};
   temporary_ = concat(path, ".", getpid(), ".", serial++, ".tmp");
   fd_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);

@@ -47,14 +47,16 @@ class Pool {
   void run(Region& region) {
     const int64_t chunks = (region.count + region.grain - 1) / region.grain;
     const int helpers = static_cast<int>(std::min<int64_t>(chunks, region.maxSlots) - 1);
+    bool spare;
     {
       std::lock_guard lock(mutex_);
       while (started_ < helpers) std::thread(&Pool::work, this, ++started_).detach();
       const auto behind = [&](const Region* r) { return r->exec->priority < region.exec->priority; };
       regions_.insert(std::find_if(regions_.begin(), regions_.end(), behind), &region);
       ++epoch_;
+      spare = started_ > helpers;
     }
-    if (started_ > helpers) {
+    if (spare) {
       wake_.notify_all();  // a single wake-up could go to a worker whose slot this region does not admit
     } else {
       for (int i = 0; i < helpers; ++i) wake_.notify_one();

@@ -72,7 +72,7 @@ void sortAndMerge(const Csr& m, Duplicates duplicates, int64_t* counts, const Ex
     std::vector<uint64_t> keys;
     std::vector<float> values;
   };
-  std::vector<Scratch> scratch(static_cast<size_t>(threadCount()));
+  std::vector<Scratch> scratch(maxThreads);
   parallelFor(m.rows(), rowGrain, exec, [&](int64_t begin, int64_t end, int slot) {
     for (int64_t r = begin; r < end; ++r) {
       const int64_t first = m.indptr.data<int64_t>()[r], n = m.indptr.data<int64_t>()[r + 1] - first;
@@ -110,6 +110,14 @@ Csr compacted(const Csr& m, const int64_t* counts, const Exec& exec) {
     }
   });
   return out;
+}
+
+/// Entries are finite; sums of them may not be.
+void expectFiniteSums(const Csr& m) {
+  const std::span<const float> values = m.values.span<float>();
+  const auto at = std::find_if(values.begin(), values.end(), [](float x) { return !std::isfinite(x); });
+  require(at == values.end(), ErrorCode::value,
+          "values: expected sums that float32 can hold but those of a cell are more");
 }
 
 /// Names the first cell that has two entries; rows must be sorted, not merged.
@@ -158,6 +166,7 @@ Csr csrFromCoo(Job& job, Tensor rows, Tensor cols, std::optional<Tensor> values,
   job.checkCancelled();
   if (duplicates == Duplicates::refuse) refuseDuplicates(byRow);
   Csr merged = compacted(byRow, counts.data<int64_t>(), exec);
+  if (duplicates == Duplicates::sum) expectFiniteSums(merged);
   job.checkCancelled();
   return merged;
 }

@@ -240,7 +240,7 @@ class UserCleaner {
 };
 
 void cleanUsers(const Segments& s, const CleanOptions& options, DropCounts& counts, const Exec& exec) {
-  std::vector<UserCleaner> cleaners(static_cast<size_t>(threadCount()));
+  std::vector<UserCleaner> cleaners(maxThreads);
   parallelFor(s.users, userGrain, exec, [&](int64_t begin, int64_t end, int slot) {
     for (int64_t u = begin; u < end; ++u) cleaners[slot].clean(s, u, options);
   });

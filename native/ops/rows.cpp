@@ -163,7 +163,10 @@ Csr csrUpdate(Job& job, Csr matrix, Csr update, Tensor rowOf, Tensor colOf, int6
       } else {
         require(duplicates != Duplicates::refuse, ErrorCode::value, "duplicates: row ", r, " already has column ",
                 a.indices[i], "; pass 'sum', 'last' or 'max' to merge them");
-        put(a.indices[i], combine(a.values[i], b.values[j], duplicates)), ++i, ++j;
+        const float value = combine(a.values[i], b.values[j], duplicates);
+        require(std::isfinite(value), ErrorCode::value, "duplicates: row ", r, " and column ", a.indices[i],
+                ": the sum of the values is beyond float32");
+        put(a.indices[i], value), ++i, ++j;
       }
     }
     indptr.data<int64_t>()[r + 1] = at;

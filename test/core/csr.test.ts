@@ -160,6 +160,12 @@ describe('CsrMatrix', () => {
       'ERR_SHAPE',
       'indptr',
     ],
+    [
+      'a sum beyond float32',
+      () => CsrMatrix.fromCoo(Int32Array.of(0, 0), Int32Array.of(0, 0), Float32Array.of(3e38, 3e38), { shape: [1, 1] }),
+      'ERR_VALUE',
+      'sums that float32',
+    ],
     ['empty indptr', () => CsrMatrix.from({ indptr: [], indices: [], values: [], cols: 2 }), 'ERR_SHAPE', 'indptr'],
   ])('refuses %s', async (_, make, code, word) => {
     await expect(make()).rejects.toMatchObject({ name: 'TopknotError', code, message: expect.stringContaining(word) });

@@ -67,6 +67,11 @@ describe('making tensors', () => {
     refuses(() => full([2 ** 50]), 'ERR_MEMORY');
   });
 
+  it('takes an array over shared memory', async () => {
+    const shared = new Float32Array(new SharedArrayBuffer(16), 4, 2);
+    shared.set([1, 2]);
+    expect([...(await tensor(shared).data())]).toEqual([1, 2]);
+  });
   it('refuses a detached array', () => {
     const array = new Float32Array(4);
     structuredClone(array.buffer, { transfer: [array.buffer] });

@@ -43,6 +43,36 @@ describe('process exit', () => {
   });
 });
 
+describe('setThreads', () => {
+  it('in the middle of jobs changes nothing but speed', async () => {
+    expect(
+      await run(`
+        import { ALS, FlatIndex, setThreads } from '${new URL('../../dist/index.js', import.meta.url)}';
+        const cells = 100_000;
+        const matrix = () => CsrMatrix.fromCoo(new Int32Array(cells).map((_, i) => (i * 7919) % 5000),
+          new Int32Array(cells).map((_, i) => (i * 104729) % 3000), undefined, { shape: [5000, 3000] });
+        const data = await matrix();
+        let running = true;
+        const flips = (async () => {
+          for (let n = 0; running; n++) {
+            for (let i = 0; i < 200; i++) setThreads((n + i) % 2 ? 1 : 64);
+            await new Promise(setImmediate);
+          }
+        })();
+        const until = Date.now() + 2500;
+        const repeat = async (job) => { while (Date.now() < until) await job(); };
+        await Promise.all([
+          repeat(async () => (await matrix()).dispose()),
+          repeat(() => new ALS({ factors: 8, iterations: 20, solver: 'cg' }).fit(data)),
+          repeat(() => new ALS({ factors: 8, iterations: 20 }).fit(data)),
+        ]);
+        running = false;
+        await flips;
+        console.log('done');`),
+    ).toEqual(ended('done'));
+  });
+});
+
 describe('worker threads', () => {
   it('several at once, with the main thread, each with its own results', async () => {
     const body = `parentPort.postMessage((await long()).nnz);`;

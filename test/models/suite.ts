@@ -187,6 +187,14 @@ export function modelSuite(
       hostile.writeInt32LE(1 << 20, at);
       writeFileSync(broken, hostile);
       await expect(load(broken)).rejects.toMatchObject({ code: 'ERR_FORMAT' });
+      // Factors that are no numbers.
+      for (const [name, part] of Object.entries<{ dtype: string; data_offsets: number[] }>(header)) {
+        if (part.dtype !== 'F32' || name.startsWith('interactions.')) continue;
+        const poisoned = Buffer.from(whole);
+        poisoned.writeFloatLE(Number.NaN, 8 + Number(whole.readBigUInt64LE(0)) + part.data_offsets[0]!);
+        writeFileSync(broken, poisoned);
+        await expect(load(broken)).rejects.toMatchObject({ code: 'ERR_FORMAT' });
+      }
       await expect(load(join(dir, 'nothing here'))).rejects.toMatchObject({ code: 'ERR_IO' });
     });
 
@@ -323,6 +331,28 @@ export function modelSuite(
         /^history\[0\].weight: /,
         (m) => m.recommend({ history: [{ item: 'i1', weight: Number.NaN }] }),
       ],
+      [
+        'weight beyond float32',
+        'ERR_VALUE',
+        /^history\[1\].weight: /,
+        (m) => m.recommend({ history: ['i1', { item: 'i2', weight: 1e300 }] }),
+      ],
+      [
+        'an option that does not exist',
+        'ERR_ARGUMENT',
+        /^options.exclude: no such/,
+        (m) => m.recommend('u1', { exclude: ['i1'] } as never),
+      ],
+      ['options that are a number', 'ERR_ARGUMENT', /^options: .* 5/, (m) => m.recommend('u1', 5 as never)],
+      ['a signal that is none', 'ERR_ARGUMENT', /^signal: .* 5/, (m) => m.recommend('u1', { signal: 5 as never })],
+      ['a listener that is none', 'ERR_ARGUMENT', /^onProgress: .* 5/, (m) => m.fit(data, { onProgress: 5 as never })],
+      [
+        'many users at once, synchronously',
+        'ERR_ARGUMENT',
+        /^user: .*an array/,
+        async (m) => m.recommendSync(['u1', 'u2'] as never),
+      ],
+      ['a path with a NUL character', 'ERR_ARGUMENT', /^path: .*NUL/, (m) => m.save(join(dir, 'a\0b'))],
       ['history that is no array', 'ERR_ARGUMENT', /^history: /, (m) => m.recommend({ history: 'i1' as never })],
       ['rows out of range', 'ERR_RANGE', /rows/i, (m) => m.topKRows(Int32Array.of(40_000), 3)],
       ['fit on something else', 'ERR_ARGUMENT', /^interactions: /, (m) => m.fit([[1, 2]] as never)],

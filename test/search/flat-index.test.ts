@@ -169,6 +169,12 @@ describe('bad input', () => {
     ['NaN', 'ERR_VALUE', /^queries: .*nan/i, () => index.searchSync(Float32Array.of(1, Number.NaN))],
     ['infinity', 'ERR_VALUE', /^queries: /, () => index.searchSync([1, Number.POSITIVE_INFINITY])],
     ['text', 'ERR_ARGUMENT', /^query: /, () => index.searchSync('ab' as never)],
+    [
+      'a filter in the wrong place',
+      'ERR_ARGUMENT',
+      /^options.deny: no such option; known are k, filter/,
+      () => index.searchSync(two, { deny: ['a'] } as never),
+    ],
     ['text among numbers', 'ERR_ARGUMENT', /^query: .* '2'/, () => index.searchSync([1, '2' as never])],
     [
       'deny of another type',

@@ -252,7 +252,7 @@ Status alsCg(const Exec& exec, const AlsArgs& a) {
     for (int64_t u = 0; u < a.rows.rows; ++u) {
       if (a.rows.indptr[u] == a.rows.indptr[u + 1]) std::fill_n(a.out + u * f, f, 0.0f);
     }
-    std::vector<std::unique_ptr<BatchSolver>> solvers(static_cast<size_t>(threadCount()));
+    std::vector<std::unique_ptr<BatchSolver>> solvers(maxThreads);
     parallelFor(schedule.chunks(), 1, exec, [&](int64_t chunk, int64_t, int slot) {
       if (!solvers[slot]) solvers[slot] = std::make_unique<BatchSolver>(a, gram.data(), longest);
       const int64_t end = schedule.borders[chunk + 1];

@@ -28,7 +28,14 @@ export type { Fittable, Recommendation, RecommendOptions, Visitor } from './mode
 export { Popularity, type PopularityOptions } from './models/popularity.js';
 export { Random, type RandomOptions } from './models/random.js';
 export type { RowFilter, Scorer, TopKRows } from './models/recommender.js';
-export { type AttentionOptions, type AttentionTensors, attention, type Offsets } from './ops/attention.js';
+export {
+  type AttentionGradients,
+  type AttentionOptions,
+  type AttentionTensors,
+  attention,
+  attentionBackward,
+  type Offsets,
+} from './ops/attention.js';
 export { type BagMode, type EmbeddingBagOptions, embeddingBag, embeddingBagSync } from './ops/embedding-bag.js';
 export { type EmbeddingRows, gather, gatherSync, type QuantizedRows, type RowIds } from './ops/gather.js';
 export type { ItemFilter } from './ops/item-filter.js';

@@ -86,6 +86,53 @@ export function attention(
   return { out: new Tensor(out), logSumExp: new Tensor(logSumExp) };
 }
 
+export interface AttentionGradients {
+  /** float32, the shape of q. */
+  q: Tensor<'float32'>;
+  /** float32, the shape of k. */
+  k: Tensor<'float32'>;
+  /** float32, the shape of v. */
+  v: Tensor<'float32'>;
+  /** float32, the shape of the bias, summed over what shares it; undefined without a bias. */
+  bias: Tensor<'float32'> | undefined;
+}
+
+/**
+ * The gradients of a loss with respect to what `attention` was given. The weights are made again, block by block, from
+ * `logSumExp`; the same call gives the same bytes at any number of threads. Queued on the stream: returns at once.
+ *
+ * @param outGradient float32, the shape of q: the gradient of the loss with respect to `out`
+ * @param saved what `attention` returned for the same q, k, v and options
+ * @param options those of the forward call, the seed included
+ * @throws like `attention`; ERR_SHAPE and ERR_DTYPE name outGradient, out or logSumExp, too
+ * @example const saved = attention(q, k, v); const { q: dq } = attentionBackward(dOut, q, k, v, saved);
+ * @see Dao et al. 2022, "FlashAttention", appendix B
+ */
+export function attentionBackward(
+  outGradient: Tensor<'float32'>,
+  q: Tensor<'float32'>,
+  k: Tensor<'float32'>,
+  v: Tensor<'float32'>,
+  saved: AttentionTensors,
+  options: AttentionOptions = {},
+): AttentionGradients {
+  const gradients = native.attentionBackward(
+    outGradient.handle,
+    q.handle,
+    k.handle,
+    v.handle,
+    saved.out.handle,
+    saved.logSumExp.handle,
+    nativeOptions(options),
+  );
+  return {
+    q: new Tensor(gradients.q),
+    k: new Tensor(gradients.k),
+    v: new Tensor(gradients.v),
+    bias: gradients.bias && new Tensor(gradients.bias),
+  };
+}
+
 type NativeOptions = Parameters<typeof native.attention>[3];
 
 function nativeOptions(options: AttentionOptions): NativeOptions {

@@ -51,4 +51,16 @@ struct AttentionArgs {
   int32_t* notFinite;  // becomes 1 when a result is not finite
 };
 
+/// The gradients of a sum over out whose gradient is outGradient. With p' = p after dropout and z = p' / p:
+/// dv_j = Σ_i p'_ij do_i; ds_ij = p_ij (z_ij do_i·v_j - do_i·out_i), the gradient of the bias; dq_i = scale Σ_j ds_ij
+/// k_j; dk_j = scale Σ_i ds_ij q_i. The weights are made again from logSumExp (Dao et al. 2022).
+struct AttentionBackwardArgs {
+  AttentionProblem problem;
+  const float *q, *k, *v, *out, *logSumExp, *outGradient;
+  float *qGradient, *kGradient, *vGradient;  // laid out as q, k, v
+  float* biasGradient;                       // the shape of the bias; null: not wanted
+  int64_t biasBatches, biasHeads;            // its first two dimensions
+  int32_t* notFinite;
+};
+
 }  // namespace topknot

@@ -23,6 +23,23 @@ void expectDevice(const Tensor& t, const char* name, const Tensor& q) {
           "', as q is, but is on '", text(t.device()), "'");
 }
 
+void expectFinite(const Tensor& t, const char* name, bool orMinusInfinity) {
+  for (int64_t i = 0; i < t.count(); ++i) {
+    const float x = t.data<float>()[i];
+    require(std::isfinite(x) || (orMinusInfinity && x < 0), ErrorCode::value, name, ": expected ",
+            orMinusInfinity ? "finite numbers or -Infinity" : "finite numbers", " but element ", i, " is ", x);
+  }
+}
+
+/// What the forward pass made, or a gradient of it: float32 of this shape.
+void expectSaved(const Tensor& t, const char* name, const Shape& shape, const char* what, const Tensor& q) {
+  require(t.dtype == DType::float32, ErrorCode::dtype, name, ": expected float32 but received ",
+          std::string(text(t.dtype)));
+  require(t.shape == shape, ErrorCode::shape, name, ": expected shape ", text(shape), ", ", what, ", but received ",
+          text(t.shape));
+  expectDevice(t, name, q);
+}
+
 /// A call whose shapes have been checked. It keeps the tensors; problem() may only be asked for when they are there.
 class AttentionCall {
  public:
@@ -85,19 +102,13 @@ class AttentionCall {
     return p;
   }
 
-  /// Says which argument made a result that is not finite.
-  [[noreturn]] void failNotFinite() const {
-    const auto look = [](const Tensor& t, const char* name, bool bias) {
-      for (int64_t i = 0; i < t.count(); ++i) {
-        const float x = t.data<float>()[i];
-        require(std::isfinite(x) || (bias && x < 0), ErrorCode::value, name, ": expected ",
-                bias ? "finite numbers or -Infinity" : "finite numbers", " but element ", i, " is ", x);
-      }
-    };
-    look(q_, "q", false);
-    look(k_, "k", false);
-    look(v_, "v", false);
-    if (bias()) look(*bias(), "bias", true);
+  /// Says which argument made a result that is not finite: these, or one of the call's own.
+  [[noreturn]] void failNotFinite(const std::vector<std::pair<const Tensor*, const char*>>& others = {}) const {
+    for (const auto& [t, name] : others) expectFinite(*t, name, false);
+    expectFinite(q_, "q", false);
+    expectFinite(k_, "k", false);
+    expectFinite(v_, "v", false);
+    if (bias()) expectFinite(*bias(), "bias", true);
     fail(ErrorCode::value, "q: its products with k, or sums of v, exceed what float32 can hold: scale the inputs down");
   }
 
@@ -235,6 +246,45 @@ AttentionResult attention(Stream& stream, Tensor q, Tensor k, Tensor v, Attentio
     run(backendOf(call.q().device()), &Backend::attention, "attention", exec, args);
     if (notFinite) call.failNotFinite();
   });
+  return result;
+}
+
+AttentionGradients attentionBackward(Stream& stream, Tensor outGradient, Tensor q, Tensor k, Tensor v, Tensor out,
+                                     Tensor logSumExp, AttentionOptions options) {
+  AttentionCall call(std::move(q), std::move(k), std::move(v), std::move(options));
+  expectSaved(outGradient, "outGradient", call.q().shape, "that of q", call.q());
+  expectSaved(out, "out", call.q().shape, "that of q", call.q());
+  expectSaved(logSumExp, "logSumExp", call.logSumExpShape(), "one number for each query and head", call.q());
+  AttentionGradients result{Tensor::host<float>(call.q().shape), Tensor::host<float>(call.k().shape),
+                            Tensor::host<float>(call.v().shape), std::nullopt};
+  if (call.bias()) result.bias = Tensor::host<float>(call.bias()->shape);
+  const auto pending = stream.enqueue([=](const Exec& exec) mutable {
+    call.wait();
+    for (const Tensor* t : {&outGradient, &out, &logSumExp}) {
+      if (t->pending) t->pending->wait();
+    }
+    int32_t notFinite = 0;
+    const AttentionBackwardArgs args{.problem = call.problem(),
+                                     .q = call.q().data<float>(),
+                                     .k = call.k().data<float>(),
+                                     .v = call.v().data<float>(),
+                                     .out = out.data<float>(),
+                                     .logSumExp = logSumExp.data<float>(),
+                                     .outGradient = outGradient.data<float>(),
+                                     .qGradient = result.q.data<float>(),
+                                     .kGradient = result.k.data<float>(),
+                                     .vGradient = result.v.data<float>(),
+                                     .biasGradient = result.bias ? result.bias->data<float>() : nullptr,
+                                     .biasBatches = result.bias ? result.bias->shape[0] : 0,
+                                     .biasHeads = result.bias ? result.bias->shape[1] : 0,
+                                     .notFinite = &notFinite};
+    run(backendOf(call.q().device()), &Backend::attentionBackward, "attentionBackward", exec, args);
+    if (!notFinite) return;
+    expectFinite(logSumExp, "logSumExp", true);
+    call.failNotFinite({{&outGradient, "outGradient"}, {&out, "out"}});
+  });
+  result.q.pending = result.k.pending = result.v.pending = pending;
+  if (result.bias) result.bias->pending = pending;
   return result;
 }
 

@@ -26,4 +26,10 @@ struct AttentionResult {
 };
 TOPKNOT_FIELDS(AttentionResult, out, logSumExp)
 
+struct AttentionGradients {
+  Tensor q, k, v;              // float32, the shapes of q, k and v
+  std::optional<Tensor> bias;  // the shape of the bias, where there is one
+};
+TOPKNOT_FIELDS(AttentionGradients, q, k, v, bias)
+
 }  // namespace topknot

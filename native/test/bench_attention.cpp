@@ -82,7 +82,7 @@ int main(int argc, char** argv) {
   for (const auto& [batch, heads, length, dims] :
        {std::array<int64_t, 4>{64, 2, 50, 32}, {32, 8, 200, 64}, {8, 8, 512, 64}, {1, 16, 2048, 64}}) {
     const Shape shape{batch, heads, length, dims};
-    const Tensor q = normals(shape, 1), k = normals(shape, 2), v = normals(shape, 3);
+    const Tensor q = normals(shape, 1), k = normals(shape, 2), v = normals(shape, 3), weight = normals(shape, 4);
     for (const bool causal : {false, true}) {
       AttentionOptions options;
       options.causal = causal;
@@ -91,6 +91,9 @@ int main(int argc, char** argv) {
       const std::string name = concat("(", batch, ",", heads, ",", length, ",", dims, ")", causal ? " causal" : "");
       report(name.c_str(), 4 * pairs * static_cast<double>(dims), rounds,
              [&] { ops::attention(stream, q, k, v, options).out.pending->wait(); });
+      const AttentionResult r = ops::attention(stream, q, k, v, options);
+      report((name + " backward").c_str(), 10 * pairs * static_cast<double>(dims), rounds,
+             [&] { ops::attentionBackward(stream, weight, q, k, v, r.out, r.logSumExp, options).q.pending->wait(); });
     }
   }
 }

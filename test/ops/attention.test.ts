@@ -1,7 +1,21 @@
 import { describe, expect, it } from 'vitest';
-import { type AttentionOptions, attention, full, setThreads, type Tensor, tensor, threads } from '../../lib/index.js';
+import {
+  type AttentionOptions,
+  attention,
+  attentionBackward,
+  full,
+  setThreads,
+  type Tensor,
+  tensor,
+  threads,
+} from '../../lib/index.js';
 import { numbers } from '../models/suite.js';
-import { type Heads, type ReferenceOptions, attention as reference } from '../reference/attention.js';
+import {
+  attentionGradients,
+  type Heads,
+  type ReferenceOptions,
+  attention as reference,
+} from '../reference/attention.js';
 
 const next = numbers(11);
 const random = (...shape: number[]): never =>
@@ -24,11 +38,11 @@ const tensors = ({ q, k, v }: Heads) =>
   [q, k, v].map((x) => tensor(x)) as [Tensor<'float32'>, Tensor<'float32'>, Tensor<'float32'>];
 const flat = (x: number[][][][]) => x.flat(3);
 
-async function expectNear(actual: Tensor<'float32'>, expected: number[]) {
+async function expectNear(actual: Tensor<'float32'>, expected: number[], tolerance = 3e-6) {
   const data = await actual.data();
   expect(data.length).toBe(expected.length);
   const worst = expected.reduce((most, e, i) => Math.max(most, Math.abs(data[i]! - e) / (1 + Math.abs(e))), 0);
-  expect(worst).toBeLessThan(3e-6);
+  expect(worst).toBeLessThan(tolerance);
 }
 
 describe('attention', () => {
@@ -167,5 +181,65 @@ describe('attention', () => {
     const nan = attention(q, k, full([2, 2, 5, 8], { value: Number.NaN }));
     await expect(nan.out.data()).rejects.toMatchObject({ code: 'ERR_VALUE', message: expect.stringContaining('v:') });
     await expect(nan.logSumExp.data()).rejects.toMatchObject({ code: 'ERR_VALUE' });
+  });
+
+  it.each([['no option', {}, {}], ...single, ['all options', ...all]] as typeof single)(
+    'has the gradients of its definition: %s',
+    async (_, options, same) => {
+      const [q, k, v] = tensors(heads);
+      const weight = random(2, 6, 9, 13) as number[][][][];
+      const saved = attention(q, k, v, options);
+      const actual = attentionBackward(tensor(weight), q, k, v, saved, options);
+      const expected = attentionGradients(heads, weight, same);
+      for (const name of ['q', 'k', 'v'] as const) {
+        expect(actual[name].shape).toEqual({ q, k, v }[name].shape);
+        await expectNear(actual[name], flat(expected[name]), 1e-5);
+      }
+      // The bias has one head, which all six share.
+      const ofBias = expected.bias.map((ofSequence) => [
+        ofSequence[0]!.map((row, i) => row.map((_, j) => ofSequence.reduce((sum, h) => sum + h[i]![j]!, 0))),
+      ]);
+      if (options.bias) await expectNear(actual.bias!, flat(ofBias), 1e-5);
+      else expect(actual.bias).toBeUndefined();
+    },
+  );
+
+  it('has gradients that differences of the output confirm, dropout included', async () => {
+    const h = drawHeads(1, 2, 1, 6, 8, 5);
+    const weight = random(1, 2, 6, 5) as number[][][][];
+    const options = { dropout: 0.3, seed: 9 };
+    const loss = async () => {
+      const out = await attention(...tensors(h), options).out.data();
+      return flat(weight).reduce((sum, w, i) => sum + w * out[i]!, 0);
+    };
+    const saved = attention(...tensors(h), options);
+    const gradients = attentionBackward(tensor(weight), ...tensors(h), saved, options);
+    for (const name of ['q', 'k', 'v'] as const) {
+      const gradient = await gradients[name].data();
+      const row = h[name][0]![0]![3]!;
+      const [before, step] = [row[2]!, 2 ** -6];
+      row[2] = before + step;
+      const above = await loss();
+      row[2] = before - step;
+      const below = await loss();
+      row[2] = before;
+      expect(gradient[3 * 5 + 2]).toBeCloseTo((above - below) / (2 * step), 2);
+    }
+  });
+
+  it('names what is wrong with what was saved', async () => {
+    const [q, k] = [full([1, 2, 6, 8]), full([1, 2, 5, 8])];
+    const saved = attention(q, k, k);
+    const thrown = (message: string) => expect.objectContaining({ message: expect.stringContaining(message) });
+    expect(() => attentionBackward(full([1, 2, 5, 8]), q, k, k, saved)).toThrow(thrown('outGradient: expected shape'));
+    expect(() => attentionBackward(q, q, k, k, { ...saved, out: k })).toThrow(thrown('out: expected shape'));
+    expect(() => attentionBackward(q, q, k, k, { ...saved, logSumExp: q })).toThrow(
+      thrown('logSumExp: expected shape'),
+    );
+    const nan = attentionBackward(full([1, 2, 6, 8], { value: Number.NaN }), q, k, k, saved);
+    await expect(nan.k.data()).rejects.toMatchObject({
+      code: 'ERR_VALUE',
+      message: expect.stringContaining('outGradient:'),
+    });
   });
 });

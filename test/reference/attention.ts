@@ -57,3 +57,32 @@ export function attention(heads: Heads, options: ReferenceOptions = {}): number[
     ),
   );
 }
+
+/** The gradients of Σ out · outGradient, by their formulas; `bias` is that of every pair: [batch][head][query][key]. */
+export function attentionGradients(heads: Heads, outGradient: number[][][][], options: ReferenceOptions = {}) {
+  const { q, k, v } = heads;
+  const zeros = (x: number[][][][]) => x.map((b) => b.map((h) => h.map((row) => row.map(() => 0))));
+  const gradients = { q: zeros(q), k: zeros(k), v: zeros(v), bias: [] as number[][][][] };
+  const out = attention(heads, options);
+  gradients.bias = q.map((ofSequence, b) =>
+    ofSequence.map((ofHead, h) =>
+      ofHead.map((query, i) => {
+        const g = shared(h, ofSequence.length, k[b]!.length);
+        const w = weights(heads, b, h, i, options);
+        const dOut = outGradient[b]![h]![i]!;
+        const scale = options.scale ?? 1 / Math.sqrt(query.length);
+        return w.map((p, j) => {
+          const kept = options.kept?.(b, h, i, j) ?? 1;
+          const dScore = p * (kept * dot(dOut, v[b]![g]![j]!) - dot(dOut, out[b]![h]![i]!));
+          for (let c = 0; c < query.length; c++) {
+            gradients.v[b]![g]![j]![c]! += p * kept * dOut[c]!;
+            gradients.q[b]![h]![i]![c]! += scale * dScore * k[b]![g]![j]![c]!;
+            gradients.k[b]![g]![j]![c]! += scale * dScore * query[c]!;
+          }
+          return dScore;
+        });
+      }),
+    ),
+  );
+  return gradients;
+}

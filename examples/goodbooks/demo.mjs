@@ -105,7 +105,7 @@ line(green('the reloaded model gives the same answers'));
 
 heading('Ask it');
 const title = (id) => cut(books.get(Number(id)).title, 58);
-const byline = (id) => `${title(id)} ${dim(cut(books.get(Number(id)).authors, 30))}`;
+const byline = (id) => `${title(id)} ${dim('·')} ${dim(cut(books.get(Number(id)).authors, 30))}`;
 line(`Reader ${bold(reader)} gets`);
 line();
 for (const { item } of await reloaded.recommend(reader, { k: 5 })) {

@@ -14,7 +14,7 @@ export function heading(text) {
   step += 1;
   console.log(`\n${cyan(bold(` ${step}  ${text}`))}`);
 }
-export const line = (text = '') => console.log(`    ${text}`);
+export const line = (text = '') => console.log(text ? `    ${text}` : '');
 
 /** A bar that is redrawn in place on a terminal, and printed once at its end elsewhere. */
 export function progressBar(label, width = 30) {

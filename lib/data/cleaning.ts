@@ -1,3 +1,4 @@
+import { knownOptions } from '../check.js';
 import type { Duplicates } from '../csr.js';
 import { describe, expected, TopknotError } from '../errors.js';
 import { runJob } from '../job.js';
@@ -95,11 +96,23 @@ export interface CleanTriplets<U extends Id, I extends Id> {
   report: CleaningReport;
 }
 
+const cleaningOptions: readonly (keyof CleaningOptions)[] = [
+  'minValue',
+  'maxValue',
+  'invalid',
+  'duplicates',
+  'threshold',
+  'minUserCount',
+  'minItemCount',
+  'users',
+  'items',
+  'signal',
+];
 const duplicateChoices: readonly unknown[] = ['sum', 'refuse', 'first', 'last', 'max', undefined];
 
 /** Throws ERR_ARGUMENT for an option that has no meaning. @internal */
-export function checkCleaning(options: CleaningOptions): void {
-  if (typeof options !== 'object' || options === null) expected('options', 'an object', options);
+export function checkCleaning(options: CleaningOptions, others: readonly string[] = []): void {
+  knownOptions(options, [...others, ...cleaningOptions]);
   const { minValue = -Infinity, maxValue = Infinity, threshold, invalid, duplicates, users, items } = options;
   for (const [name, x] of Object.entries({ minValue, maxValue, threshold }))
     if (x !== undefined && (typeof x !== 'number' || Number.isNaN(x))) expected(name, 'a number', x);

@@ -27,6 +27,9 @@ export type FilterOptions<U extends Id = Id, I extends Id = Id> = Pick<
   'minValue' | 'maxValue' | 'threshold' | 'minUserCount' | 'minItemCount' | 'users' | 'items' | 'signal'
 >;
 
+const rowColumns = ['user', 'item', 'value', 'time'];
+const tableColumns = [...rowColumns, 'userType', 'itemType'];
+
 /**
  * Who did what: an immutable set of (user, item, value, time?), one for each pair of user and item, in native memory
  * and under the caller's own ids.
@@ -74,7 +77,7 @@ export class Interactions<U extends Id = Id, I extends Id = Id> implements Dispo
     rows: Iterable<unknown> | AsyncIterable<unknown>,
     options: ColumnNames & CleaningOptions<U, I>,
   ): Promise<Interactions<U, I>> {
-    checkCleaning(options as CleaningOptions);
+    checkCleaning(options as CleaningOptions, rowColumns);
     return new Interactions(await clean(await fromRows<U, I>(rows, options), options));
   }
 
@@ -103,7 +106,7 @@ export class Interactions<U extends Id = Id, I extends Id = Id> implements Dispo
     paths: string | readonly string[],
     options: TableColumns & FileOptions & CleaningOptions<U, I>,
   ): Promise<Interactions<U, I>> {
-    checkCleaning(options as CleaningOptions);
+    checkCleaning(options as CleaningOptions, [...tableColumns, 'format', 'delimiter', 'columns']);
     return new Interactions(await clean(await fromFiles<U, I>(paths, options), options));
   }
 
@@ -119,7 +122,7 @@ export class Interactions<U extends Id = Id, I extends Id = Id> implements Dispo
     sql: string,
     options: TableColumns & CleaningOptions<U, I>,
   ): Promise<Interactions<U, I>> {
-    checkCleaning(options as CleaningOptions);
+    checkCleaning(options as CleaningOptions, tableColumns);
     return new Interactions(await clean(await fromSql<U, I>(sql, options), options));
   }
 

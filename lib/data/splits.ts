@@ -1,3 +1,4 @@
+import { knownOptions } from '../check.js';
 import { describe, expected, TopknotError } from '../errors.js';
 import { runJob } from '../job.js';
 import { native } from '../native.js';
@@ -40,6 +41,7 @@ export async function splitRatio<U extends Id, I extends Id>(
   data: Interactions<U, I>,
   options: RandomSplitOptions & { test: number; by?: 'user' | 'interaction' | undefined },
 ): Promise<Split<U, I>> {
+  knownOptions(options, ['test', 'by', 'seed', 'signal']);
   const { test, by = 'user' } = options;
   if (!(test > 0 && test < 1)) outOfRange('test', 'a share between 0 and 1', test);
   if (by !== 'user' && by !== 'interaction') expected('by', "'user' or 'interaction'", by);
@@ -59,6 +61,7 @@ export async function splitLast<U extends Id, I extends Id>(
   data: Interactions<U, I>,
   options: SplitOptions & { n?: number | undefined } = {},
 ): Promise<Split<U, I>> {
+  knownOptions(options, ['n', 'signal']);
   const { n = 1 } = options;
   if (!(Number.isSafeInteger(n) && n >= 1)) outOfRange('n', 'a whole number from 1', n);
   return inTwo(data, options, (control) => native.splitLast(control, data.userRows.handle, data.users.size, n));
@@ -75,6 +78,7 @@ export async function splitTime<U extends Id, I extends Id>(
   data: Interactions<U, I>,
   options: SplitOptions & { at?: number | Date | undefined; ratio?: number | undefined },
 ): Promise<Split<U, I>> {
+  knownOptions(options, ['at', 'ratio', 'signal']);
   const { times } = data;
   if (!times)
     throw new TopknotError('ERR_ARGUMENT', 'data: expected interactions with times; name their column with `time`');
@@ -104,7 +108,8 @@ export async function* kFold<U extends Id, I extends Id>(
   k: number,
   options: RandomSplitOptions = {},
 ): AsyncGenerator<Split<U, I>, void, void> {
-  if (!(Number.isSafeInteger(k) && k >= 2)) outOfRange('k', 'a whole number of folds from 2', k);
+  knownOptions(options, ['seed', 'signal']);
+  if (!(Number.isSafeInteger(k) && k >= 2 && k <= 1000)) outOfRange('k', '2 to 1000 folds', k);
   const seed = checkSeed(options.seed);
   const folds = await runJob('long', options, (control) =>
     native.splitFolds(control, data.userRows.handle, data.users.size, k, seed),

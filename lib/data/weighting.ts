@@ -1,3 +1,4 @@
+import { knownOptions } from '../check.js';
 import { describe, expected, TopknotError } from '../errors.js';
 import { runJob } from '../job.js';
 import { native } from '../native.js';
@@ -58,6 +59,7 @@ export async function weighted(
   scheme: Weighting,
   options: WeightingOptions,
 ): Promise<TripletTensors> {
+  knownOptions(options, ['alpha', 'k1', 'b', 'exponent', 'signal']);
   const { alpha = 1, k1 = 1.2, b = 0.75, exponent = 0.4, signal } = options;
   if (!['binary', 'log', 'bm25', 'tfidf', 'rarity'].includes(scheme))
     expected('scheme', "'binary', 'log', 'bm25', 'tfidf' or 'rarity'", scheme);

@@ -1,3 +1,4 @@
+import { knownOptions } from '../check.js';
 import { CsrMatrix } from '../csr.js';
 import type { Id, Ids } from '../data/ids.js';
 import { Interactions } from '../data/interactions.js';
@@ -35,6 +36,18 @@ export interface EvaluateOptions extends JobOptions {
   onProgress?: (progress: Progress) => void;
 }
 
+const evaluateOptions = [
+  'metrics',
+  'k',
+  'protocol',
+  'ties',
+  'gains',
+  'itemVectors',
+  'perUser',
+  'signal',
+  'onProgress',
+] as const satisfies readonly (keyof EvaluateOptions)[];
+
 /** What `evaluate` found. */
 export interface Evaluation {
   /** By name: `values['ndcg@10']`; `auc`, `rmse` and `mae` have no `@k`. NaN where no user has a value. */
@@ -66,6 +79,8 @@ export async function evaluate<U extends Id, I extends Id>(
   data: { train: Evaluable<U, I>; test: Evaluable<U, I> },
   options: EvaluateOptions = {},
 ): Promise<Evaluation> {
+  knownOptions(options, evaluateOptions);
+  if (typeof data !== 'object' || data === null) expected('data', '{ train, test }', data);
   const { signal, perUser = false, gains = 'binary' } = options;
   signal?.throwIfAborted();
   const metrics = checkMetrics(options.metrics ?? ['recall', 'ndcg']);

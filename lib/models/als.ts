@@ -1,7 +1,7 @@
 import { finite, integer, knownOptions, oneOf } from '../check.js';
 import { CsrMatrix, type Duplicates } from '../csr.js';
 import type { Id } from '../data/ids.js';
-import { TopknotError } from '../errors.js';
+import { expected, TopknotError } from '../errors.js';
 import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
@@ -118,6 +118,7 @@ export class ALS<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
    */
   fit(interactions: Fittable<U, I>, options: AlsFitOptions = {}): Promise<this> {
     return this.replace(async (previous) => {
+      knownOptions(options, ['warmStart', 'signal', 'onProgress']);
       const { signal } = options;
       const data = await checkedInteractions(interactions, options);
       const factors = this.options.factors;
@@ -143,6 +144,7 @@ export class ALS<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
    */
   partialFit(interactions: Fittable<U, I>, options: PartialFitOptions = {}): Promise<this> {
     return this.replace(async () => {
+      knownOptions(options, ['update', 'duplicates', 'signal', 'onProgress']);
       const previous = this.state;
       const { signal } = options;
       const update = oneOf('update', options.update ?? 'both', ['users', 'items', 'both'] as const);
@@ -214,9 +216,11 @@ export class ALS<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
   ): Promise<Explanation<I>> {
     const state = this.state;
     const { users, items, itemFactors, gram } = state;
+    knownOptions(options, ['k', 'signal', 'onProgress']);
     const k = integer('k', options.k ?? 10, 1);
     await Promise.all([users.ready(), items.ready()]);
     const target = items.row(item, 'item');
+    if (who === null || who === undefined) expected('who', 'a user or { history }', who);
     const history = typeof who === 'object' ? historyRows(items, who.history) : users.row(who, 'user');
     if (typeof history === 'number') this.expectKnown(state, 'user', history);
     const [rows, parts] = await runJob('query', options, async (control) => {

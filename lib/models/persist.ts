@@ -87,6 +87,10 @@ export async function readModel<U extends Id, I extends Id, O extends object, M 
     };
     await runJob('long', { signal: options.signal }, (control) => native.csrValidate(control, parts));
     const seen = new CsrMatrix(parts);
+    const { leastWeight } = await runJob('long', { signal: options.signal }, (control) =>
+      native.interactionStats(control, seen.handles),
+    );
+    if (leastWeight < 0) bad('has interactions of negative weight');
     if (seen.shape[0] !== rows) bad(`has interactions of ${seen.shape[0]} users, expected ${rows}`);
     const own = new Map<M, Tensor<'float32'>>();
     for (const name of Object.keys(shapes) as M[]) {

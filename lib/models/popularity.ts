@@ -29,6 +29,7 @@ export class Popularity<U extends Id = Id, I extends Id = Id> extends FactorMode
   /** Counts. @throws ERR_VALUE for no interactions or a negative weight; ERR_BUSY while another fit of this model runs */
   fit(interactions: Fittable<U, I>, options: JobOptions = {}): Promise<this> {
     return this.replace(async () => {
+      knownOptions(options, ['signal', 'onProgress']);
       const data = await checkedInteractions(interactions, options);
       const sums = await runJob('long', options, (control) =>
         native.csrColumnSums(control, data.seen.handles, this.options.by === 'weights'),

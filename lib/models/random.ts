@@ -35,6 +35,7 @@ export class Random<U extends Id = Id, I extends Id = Id> extends Model<U, I, Fi
   /** Learns who and what there is. @throws ERR_VALUE for no interactions or a negative weight; ERR_BUSY */
   fit(interactions: Fittable<U, I>, options: JobOptions = {}): Promise<this> {
     return this.replace(async () => {
+      knownOptions(options, ['signal', 'onProgress']);
       const { users, items, seen } = await checkedInteractions(interactions, options);
       options.onProgress?.({ done: 1, total: 1 });
       return { users, items, seen };

@@ -25,8 +25,9 @@ Shape::Shape(std::span<const int64_t> dims) {
     require(d >= 0, ErrorCode::shape, "shape: expected dimensions of 0 or more but received ", d);
     dims_[rank_++] = d;
   }
+  // A dimension of 0 does not excuse the others: their product must not overflow on the way.
   double count = 1;
-  for (int64_t d : dims) count *= static_cast<double>(d);
+  for (int64_t d : dims) count *= static_cast<double>(d > 0 ? d : 1);
   require(count <= 9007199254740992.0, ErrorCode::shape, "shape: ", text(*this), " has more than 2^53 elements");
 }
 

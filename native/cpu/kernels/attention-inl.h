@@ -231,7 +231,7 @@ struct Head {
     while (mask && visibleEnd > 0 && !mask[visibleEnd - 1]) --visibleEnd;
   }
 
-  /// The keys that queries [i, end) may see lie in [first, last): `all` of them see [allFirst, allLast).
+  /// The keys that query i may see, the mask aside, are [first(i), last(i)); both rise with i.
   int64_t first(int64_t i) const { return std::clamp<int64_t>(i + shift - problem.left, 0, visibleEnd); }
   int64_t last(int64_t i) const { return std::clamp<int64_t>(i + shift + problem.right + 1, 0, visibleEnd); }
 
@@ -293,22 +293,29 @@ HWY_NOINLINE void adjustScores(const Head& head, int64_t i0, int64_t count, int6
 
 /// The scores of a panel against keys [begin, end), in powers of two; `maxima` takes them in.
 template <int V>
-HWY_INLINE void scoreKeys(const Head& head, const float* panel, int64_t i0, int64_t count, int64_t begin, int64_t end,
-                          float* scores, float* maxima) {
+void scoreKeys(const Head& head, const float* panel, int64_t i0, int64_t count, int64_t begin, int64_t end,
+               float* scores, float* maxima) {
   constexpr int64_t width = V * lanes;
   const int64_t row = head.problem.keyLayout.row, dims = head.problem.dims;
-  const float* k = head.k + begin * row;
-  if (!head.bias && !head.mask && head.first(i0 + count - 1) <= begin && head.last(i0) >= end) {
-    multiply<V, Start::zero, true>(end - begin, k, row, 1, panel, width, dims, scores, width, nullptr, maxima);
-    return;
+  const auto adjusted = [&](int64_t from, int64_t to) HWY_ATTR {
+    float* at = scores + (from - begin) * width;
+    multiply<V, Start::zero>(to - from, head.k + from * row, row, 1, panel, width, dims, at, width);
+    adjustScores<V>(head, i0, count, from, to, at);
+    for (int64_t v = 0; v < V; ++v) {
+      Floats most = hn::Load(floats, maxima + v * lanes);
+      for (int64_t j = 0; j < to - from; ++j) most = hn::Max(most, hn::Load(floats, at + j * width + v * lanes));
+      hn::Store(most, floats, maxima + v * lanes);
+    }
+  };
+  if (head.bias || head.mask) return adjusted(begin, end);
+  // Between the window's edges every query of the panel sees every key: the tiles' own maxima do.
+  const int64_t from = std::clamp(head.first(i0 + count - 1), begin, end), to = std::clamp(head.last(i0), from, end);
+  if (begin < from) adjusted(begin, from);
+  if (from < to) {
+    multiply<V, Start::zero, true>(to - from, head.k + from * row, row, 1, panel, width, dims,
+                                   scores + (from - begin) * width, width, nullptr, maxima);
   }
-  multiply<V, Start::zero>(end - begin, k, row, 1, panel, width, dims, scores, width);
-  adjustScores<V>(head, i0, count, begin, end, scores);
-  for (int64_t v = 0; v < V; ++v) {
-    Floats most = hn::Load(floats, maxima + v * lanes);
-    for (int64_t j = 0; j < end - begin; ++j) most = hn::Max(most, hn::Load(floats, scores + j * width + v * lanes));
-    hn::Store(most, floats, maxima + v * lanes);
-  }
+  if (to < end) adjusted(to, end);
 }
 
 using Words = hn::Vec<hn::RebindToUnsigned<FloatTag>>;

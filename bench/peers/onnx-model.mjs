@@ -1,4 +1,4 @@
-// The smallest ONNX model that finds inner-product top-k, in protobuf wire format (onnx/onnx.proto3): MatMul, TopK.
+// The smallest ONNX models of what the peers run, in protobuf wire format (onnx/onnx.proto3).
 
 function varint(n) {
   const out = [];
@@ -40,4 +40,20 @@ export function topkModel() {
   const irVersion = 9,
     opset = 18;
   return Buffer.concat([number(1, irVersion), graph, bytes(8, number(2, opset))]);
+}
+
+/** ONNX Runtime's own operator. Inputs q, k, v and output out: [batch, length, heads x dims]. */
+export function attentionModel(heads) {
+  const shape = ['batch', 'length', 'width'];
+  const contrib = 'com.microsoft';
+  const attribute = bytes(5, bytes(1, 'num_heads'), number(3, heads), number(20, 2)); // 2: an integer
+  const names = ['q', 'k', 'v'];
+  const graph = bytes(
+    7,
+    bytes(1, node('MultiHeadAttention', names, ['out']), attribute, bytes(7, contrib)),
+    bytes(2, 'attention'),
+    ...names.map((name) => bytes(11, value(name, float32, shape))),
+    bytes(12, value('out', float32, shape)),
+  );
+  return Buffer.concat([number(1, 9), graph, bytes(8, number(2, 18)), bytes(8, bytes(1, contrib), number(2, 1))]);
 }

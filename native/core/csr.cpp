@@ -8,6 +8,7 @@ void expectCsr(const Csr& m, const char* name) {
   expect(m.indices, (at + ".indices").c_str(), DType::int32, 1);
   expect(m.values, (at + ".values").c_str(), DType::float32, 1);
   require(m.indptr.rows() >= 1, ErrorCode::shape, at, ".indptr: expected rows + 1 entries but received none");
+  require(m.rows() <= INT32_MAX, ErrorCode::range, at, ": expected at most 2147483647 rows but received ", m.rows());
   require(m.cols >= 0 && m.cols <= INT32_MAX, ErrorCode::range, at, ": expected 0 to 2147483647 columns but received ",
           m.cols);
   const int64_t nnz = m.indptr.data<int64_t>()[m.rows()];

@@ -4,6 +4,7 @@
 #include <condition_variable>
 #include <deque>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -19,8 +20,15 @@ class Lane {
     std::lock_guard lock(mutex_);
     queue_.push_back(std::move(work));
     if (static_cast<int>(queue_.size()) > idle_ && threads_ < maxThreads) {
-      std::thread([this] { run(); }).detach();
-      ++threads_;
+      try {
+        std::thread([this] { run(); }).detach();
+        ++threads_;
+      } catch (const std::system_error&) {
+        if (threads_ == 0) {  // else one of those that there are will take it
+          queue_.pop_back();
+          throw;
+        }
+      }
     }
     wake_.notify_one();
   }

@@ -11,32 +11,13 @@ void Completion::wait() {
   if (error_) std::rethrow_exception(error_);
 }
 
-bool Completion::done() const {
-  std::lock_guard lock(mutex_);
-  return done_;
-}
-
-void Completion::whenDone(std::function<void(std::exception_ptr)> then) {
-  {
-    std::lock_guard lock(mutex_);
-    if (!done_) {
-      waiting_.push_back(std::move(then));
-      return;
-    }
-  }
-  then(error_);
-}
-
 void Completion::finish(std::exception_ptr error) {
-  std::vector<std::function<void(std::exception_ptr)>> waiting;
   {
     std::lock_guard lock(mutex_);
     done_ = true;
-    error_ = error;
-    waiting.swap(waiting_);
+    error_ = std::move(error);
   }
   changed_.notify_all();
-  for (auto& then : waiting) then(error);
 }
 
 struct Stream::State {
@@ -78,11 +59,11 @@ Stream::~Stream() {
 std::shared_ptr<Completion> Stream::enqueue(std::function<void(const Exec&)> work) {
   auto completion = std::make_shared<Completion>();
   std::lock_guard lock(state_->mutex);
-  state_->queue.emplace_back(std::move(work), completion);
-  if (!state_->started) {
+  if (!state_->started) {  // before anything is queued: it throws where no thread is to be had
     std::thread([state = state_] { state->run(); }).detach();
     state_->started = true;
   }
+  state_->queue.emplace_back(std::move(work), completion);
   state_->changed.notify_one();
   return completion;
 }

@@ -7,29 +7,24 @@
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <vector>
 
 #include "core/thread_pool.h"
 
 namespace topknot {
 
-/// The state of work in flight: not done, done, or failed.
+/// The end of work in flight, and its error if it failed.
 class Completion {
  public:
   /// Blocks until done; rethrows the error of failed work. Never call it on the JavaScript thread, except in a
   /// documented sync twin.
   void wait();
-  bool done() const;
-  /// Calls `then` once the work has ended: now if it has, else on the thread that ends it.
-  void whenDone(std::function<void(std::exception_ptr)> then);
   void finish(std::exception_ptr error = nullptr);
 
  private:
-  mutable std::mutex mutex_;
+  std::mutex mutex_;
   std::condition_variable changed_;
   bool done_ = false;
   std::exception_ptr error_;
-  std::vector<std::function<void(std::exception_ptr)>> waiting_;
 };
 
 class Stream {

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -50,7 +51,8 @@ class Pool {
     bool spare;
     {
       std::lock_guard lock(mutex_);
-      while (started_ < helpers) std::thread(&Pool::work, this, ++started_).detach();
+      while (started_ < helpers && startWorker()) {
+      }
       const auto behind = [&](const Region* r) { return r->exec->priority < region.exec->priority; };
       regions_.insert(std::find_if(regions_.begin(), regions_.end(), behind), &region);
       ++epoch_;
@@ -82,6 +84,17 @@ class Pool {
     setThreads(threads);
   }
 
+  /// False when the system has no thread for us: the loop runs on those that there are, its caller at least.
+  bool startWorker() {
+    try {
+      std::thread(&Pool::work, this, started_ + 1).detach();
+    } catch (const std::system_error&) {
+      return false;
+    }
+    ++started_;
+    return true;
+  }
+
   /// Takes and runs the next chunk; false when none was left.
   static bool chunk(Region& region, int slot) {
     const int64_t begin = region.next.fetch_add(region.grain, std::memory_order_relaxed);
@@ -101,17 +114,19 @@ class Pool {
   /// The region that needs this worker most: highest priority, then fewest helpers. Its first chunk is taken
   /// under the lock, so a worker that joins always has work.
   Region* join(int slot, int64_t* begin) {
-    Region* best = nullptr;
-    for (Region* r : regions_) {
-      if (slot >= r->maxSlots || !r->open()) continue;
-      if (best && r->exec->priority < best->exec->priority) break;
-      if (!best || r->helpers < best->helpers) best = r;
+    for (;;) {
+      Region* best = nullptr;
+      for (Region* r : regions_) {
+        if (slot >= r->maxSlots || !r->open()) continue;
+        if (best && r->exec->priority < best->exec->priority) break;
+        if (!best || r->helpers < best->helpers) best = r;
+      }
+      if (!best) return nullptr;
+      *begin = best->next.fetch_add(best->grain, std::memory_order_relaxed);
+      if (*begin >= best->count) continue;  // others took its last chunk meanwhile: it is not open now
+      ++best->helpers;
+      return best;
     }
-    if (!best) return nullptr;
-    *begin = best->next.fetch_add(best->grain, std::memory_order_relaxed);
-    if (*begin >= best->count) return nullptr;
-    ++best->helpers;
-    return best;
   }
 
   void work(int slot) {
@@ -152,11 +167,9 @@ void detail::parallelFor(int64_t count, int64_t grain, Body body, void* context,
   grain = std::max<int64_t>(grain, 1);
   const int threads = insideRegion ? 1 : Pool::get().threads();
   if (threads == 1 || count <= grain) {
-    const bool outer = insideRegion;
     for (int64_t begin = 0; begin < count && !exec.cancelled(); begin += grain) {
       body(context, begin, std::min(begin + grain, count), 0);
     }
-    insideRegion = outer;
     return;
   }
   Region region{.count = count, .grain = grain, .body = body, .context = context, .exec = &exec, .maxSlots = threads};

@@ -28,11 +28,11 @@ using Body = void (*)(void* context, int64_t begin, int64_t end, int slot);
 void parallelFor(int64_t count, int64_t grain, Body body, void* context, const Exec& exec);
 }  // namespace detail
 
-/// Calls body(begin, end, slot) for chunks of at most `grain` that cover [0, count). A slot belongs to one thread at a
-/// time within this call and gets its chunks in rising order: use it to index scratch memory, which needs room for
-/// maxThreads slots, since setThreadCount() may be called meanwhile. Chunk borders depend on count and grain alone;
+/// Calls body(begin, end, slot) for chunks of at most `grain` that cover [0, count). A slot in [0, maxThreads) belongs
+/// to one thread at a time within this call and gets its chunks in rising order: use it to index scratch memory, which
+/// must not be sized by threadCount(), as that may change at any time. Chunk borders depend on count and grain alone;
 /// results must not depend on the slot. Rethrows the first exception of a body. Stops early when exec is cancelled.
-/// Inside a body, a nested call runs on the calling thread alone.
+/// Inside a body, a nested call runs on the calling thread alone, unless the outer loop had just one chunk.
 template <typename F>
 void parallelFor(int64_t count, int64_t grain, const Exec& exec, F&& body) {
   using Function = std::remove_reference_t<F>;

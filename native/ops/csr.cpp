@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "ops/counting_sort.h"
+#include "ops/duplicates.h"
 #include "ops/ops.h"
 
 namespace topknot {
@@ -52,19 +53,6 @@ void sortRow(int32_t* indices, float* values, int64_t n, std::vector<uint64_t>& 
   }
 }
 
-float merge(float kept, float next, Duplicates duplicates) {
-  switch (duplicates) {
-    case Duplicates::sum:
-      return kept + next;
-    case Duplicates::last:
-      return next;
-    case Duplicates::max:
-      return std::max(kept, next);
-    default:
-      return kept;
-  }
-}
-
 /// Sorts every row and, unless they are to be refused, merges runs of equal columns at its front; `counts` [rows]
 /// receives what is left of each.
 void sortAndMerge(const Csr& m, Duplicates duplicates, int64_t* counts, const Exec& exec) {
@@ -82,7 +70,7 @@ void sortAndMerge(const Csr& m, Duplicates duplicates, int64_t* counts, const Ex
       int64_t out = 0;
       for (int64_t i = 0; i < n; ++i) {
         if (duplicates != Duplicates::refuse && out > 0 && indices[out - 1] == indices[i]) {
-          values[out - 1] = merge(values[out - 1], values[i], duplicates);
+          values[out - 1] = merged(values[out - 1], values[i], duplicates);
         } else {
           indices[out] = indices[i];
           values[out++] = values[i];
@@ -110,14 +98,6 @@ Csr compacted(const Csr& m, const int64_t* counts, const Exec& exec) {
     }
   });
   return out;
-}
-
-/// Entries are finite; sums of them may not be.
-void expectFiniteSums(const Csr& m) {
-  const std::span<const float> values = m.values.span<float>();
-  const auto at = std::find_if(values.begin(), values.end(), [](float x) { return !std::isfinite(x); });
-  require(at == values.end(), ErrorCode::value,
-          "values: expected sums that float32 can hold but those of a cell are more");
 }
 
 /// Names the first cell that has two entries; rows must be sorted, not merged.
@@ -166,7 +146,6 @@ Csr csrFromCoo(Job& job, Tensor rows, Tensor cols, std::optional<Tensor> values,
   job.checkCancelled();
   if (duplicates == Duplicates::refuse) refuseDuplicates(byRow);
   Csr merged = compacted(byRow, counts.data<int64_t>(), exec);
-  if (duplicates == Duplicates::sum) expectFiniteSums(merged);
   job.checkCancelled();
   return merged;
 }

@@ -207,6 +207,8 @@ RankedCandidates rankByCounts(Job& job, Csr positives, Tensor above, Tensor equa
       for (int64_t e = p.indptr[j]; e < p.indptr[j + 1]; ++e) {
         if (std::binary_search(masked.begin(), masked.end(), p.indices[e])) continue;
         const int64_t higher = above.data<int32_t>()[e], tied = equal.data<int32_t>()[e];
+        require(higher >= 0 && tied >= 0, ErrorCode::range, "above: expected counts of 0 or more but entry ", e,
+                " has ", higher, " above and ", tied, " equal");
         lost += static_cast<double>(higher) + static_cast<double>(tied) / 2;
         standing.emplace_back(higher + tied, p.indices[e]);
       }

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <vector>
 
+#include "ops/duplicates.h"
 #include "ops/ops.h"
 
 namespace topknot {
@@ -29,19 +30,6 @@ Csr renumbered(Job& job, const Csr& update, const Tensor& rowOf, const Tensor& c
     }
   }
   return ops::csrFromCoo(job, r, c, update.values, rows, cols, duplicates);
-}
-
-float combine(float before, float now, Duplicates duplicates) {
-  switch (duplicates) {
-    case Duplicates::sum:
-      return before + now;
-    case Duplicates::max:
-      return std::max(before, now);
-    case Duplicates::first:
-      return before;
-    default:
-      return now;
-  }
 }
 
 }  // namespace
@@ -163,10 +151,7 @@ Csr csrUpdate(Job& job, Csr matrix, Csr update, Tensor rowOf, Tensor colOf, int6
       } else {
         require(duplicates != Duplicates::refuse, ErrorCode::value, "duplicates: row ", r, " already has column ",
                 a.indices[i], "; pass 'sum', 'last' or 'max' to merge them");
-        const float value = combine(a.values[i], b.values[j], duplicates);
-        require(std::isfinite(value), ErrorCode::value, "duplicates: row ", r, " and column ", a.indices[i],
-                ": the sum of the values is beyond float32");
-        put(a.indices[i], value), ++i, ++j;
+        put(a.indices[i], merged(a.values[i], b.values[j], duplicates)), ++i, ++j;
       }
     }
     indptr.data<int64_t>()[r + 1] = at;

@@ -63,5 +63,6 @@ export async function runJob<T>(
     throw error;
   } finally {
     signal?.removeEventListener('abort', abort);
+    native.closeControl(control);
   }
 }

@@ -10,6 +10,7 @@ export interface NativeOps {
   setErrorClass(constructor: new (code: string, message: string) => Error): void;
   control(priority: number, onProgress?: (done: number, total: number, loss: number) => void): Control;
   cancel(control: Control): void;
+  closeControl(control: Control): void;
   dispose(tensor: Handle): boolean;
   read(tensor: Handle): Promise<TypedArray>;
   readSync(tensor: Handle): TypedArray;

@@ -104,8 +104,6 @@ export function tensor<D extends DType = 'float32'>(
   options: TensorOptions<D> = {},
 ): Tensor<D> {
   if (ArrayBuffer.isView(data)) {
-    if (data.buffer instanceof ArrayBuffer && data.buffer.byteLength === 0 && data.byteOffset === 0 && isDetached(data))
-      throw new TopknotError('ERR_ARGUMENT', 'data: this typed array is detached (it was transferred elsewhere)');
     const dtype = options.dtype ?? (dtypeOfArray(data) as D);
     return new Tensor<D>(native.tensorFrom(data, dtype, options.shape ?? [data.length]));
   }
@@ -141,15 +139,6 @@ export function scope<T>(body: () => T): T {
   } finally {
     openScopes = openScopes.filter((s) => s !== made);
     for (const t of made) t.dispose();
-  }
-}
-
-function isDetached(array: NumericArray): boolean {
-  try {
-    new Uint8Array(array.buffer);
-    return false;
-  } catch {
-    return true;
   }
 }
 

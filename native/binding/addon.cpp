@@ -25,6 +25,7 @@ Napi::Object start(Napi::Env env, Napi::Object object) {
   out.add("control", Control::create,
           "(priority: number, onProgress?: (done: number, total: number, loss: number) => void): Control");
   out.add("cancel", Control::cancel, "(control: Control): void");
+  out.add("closeControl", Control::close, "(control: Control): void");
   out.add("dispose", dispose, "(tensor: Handle): boolean");
   out.add("read", read, "(tensor: Handle): Promise<TypedArray>");
   out.add("readSync", readSync, "(tensor: Handle): TypedArray");

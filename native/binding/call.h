@@ -4,6 +4,7 @@
 //   other    now, on the JavaScript thread
 #pragma once
 #include <memory>
+#include <mutex>
 #include <string>
 #include <tuple>
 #include <type_traits>
@@ -20,6 +21,20 @@ namespace topknot::binding {
 /// The names in "(Job& job, Tensor queries, std::optional<Tensor> norms)": job, queries, norms.
 std::vector<std::string> parameterNames(const char* prototype);
 
+/// The names of one function's arguments. Every environment that loads the addon sets them, while others are reading:
+/// only the first does anything.
+class ParameterNames {
+ public:
+  void set(std::vector<std::string> parameters, int64_t first) {
+    std::call_once(once_, [&] { names_.assign(parameters.begin() + first, parameters.end()); });
+  }
+  const char* operator[](size_t i) const { return names_[i].c_str(); }
+
+ private:
+  std::once_flag once_;
+  std::vector<std::string> names_;
+};
+
 /// Everything that addon.cpp collects from ops.def: functions to export and lines of the TypeScript view.
 struct Exports {
   Napi::Env env;
@@ -34,22 +49,21 @@ struct Exports {
 
 /// Decodes arguments `first`, `first` + 1, ... of a call.
 template <typename... A>
-std::tuple<std::decay_t<A>...> decode(const Napi::CallbackInfo& info, size_t first,
-                                      const std::vector<std::string>& names) {
+std::tuple<std::decay_t<A>...> decode(const Napi::CallbackInfo& info, size_t first, const ParameterNames& names) {
   size_t i = 0;
   [[maybe_unused]] const auto next = [&]<typename T>(std::type_identity<T>) {
     const size_t at = i++;
-    return Js<T>::from(info[first + at], Path{names[at].c_str()});
+    return Js<T>::from(info[first + at], Path{names[at]});
   };
   return {next(std::type_identity<std::decay_t<A>>{})...};  // braces: left to right
 }
 
 template <typename... A>
-std::string parameterTypes(const std::vector<std::string>& names) {
+std::string parameterTypes(const ParameterNames& names) {
   std::string out;
   size_t i = 0;
   [[maybe_unused]] const auto add = [&](const std::string& type) {
-    out += (i ? ", " : "") + names[i] + ": " + type, ++i;
+    out += std::string(i ? ", " : "") + names[i] + ": " + type, ++i;
   };
   (add(Js<std::decay_t<A>>::type()), ...);
   return out;
@@ -85,7 +99,7 @@ struct Call;
 
 template <auto function, typename R, typename... A>
 struct Call<function, R (*)(A...)> {
-  static inline std::vector<std::string> names;
+  static inline ParameterNames names;
 
   static Napi::Value now(const Napi::CallbackInfo& info) {
     return guarded(info.Env(), [&] {
@@ -96,14 +110,14 @@ struct Call<function, R (*)(A...)> {
     });
   }
   static void add(Exports& out, const char* name, std::vector<std::string> parameters) {
-    names = std::move(parameters);
+    names.set(std::move(parameters), 0);
     out.add(name, now, "(" + parameterTypes<A...>(names) + "): " + resultType<R>());
   }
 };
 
 template <auto function, typename R, typename... A>
 struct Call<function, R (*)(Stream&, A...)> {
-  static inline std::vector<std::string> names;
+  static inline ParameterNames names;
 
   static Napi::Value now(const Napi::CallbackInfo& info) {
     return guarded(info.Env(), [&] {
@@ -115,14 +129,14 @@ struct Call<function, R (*)(Stream&, A...)> {
     });
   }
   static void add(Exports& out, const char* name, std::vector<std::string> parameters) {
-    names.assign(parameters.begin() + 1, parameters.end());
+    names.set(std::move(parameters), 1);
     out.add(name, now, "(" + parameterTypes<A...>(names) + "): " + resultType<R>());
   }
 };
 
 template <auto function, typename R, typename... A>
 struct Call<function, R (*)(Job&, A...)> {
-  static inline std::vector<std::string> names;
+  static inline ParameterNames names;
 
   struct State {
     State(Napi::Env env, std::tuple<std::decay_t<A>...> a) : args(std::move(a)), deferred(env) {}
@@ -137,7 +151,6 @@ struct Call<function, R (*)(Job&, A...)> {
       auto control = Control::open(info[0]);
       auto state = std::make_shared<State>(info.Env(), decode<A...>(info, 1, names));
       auto channel = Environment::of(info.Env()).channel();
-      channel->hold(control);
       startJob(control->job.exec().priority, [state, control, channel] {
         try {
           control->job.checkCancelled();
@@ -152,20 +165,10 @@ struct Call<function, R (*)(Job&, A...)> {
         channel->post([state, control, channel](napi_env raw) {
           const Napi::Env env(raw);
           channel->release(env, control);
-          if (!state->error) {
-            try {
-              state->deferred.Resolve(state->result.encode(env));
-              return;
-            } catch (const Napi::Error& e) {
-              state->deferred.Reject(e.Value());
-              return;
-            } catch (...) {
-              state->error = std::current_exception();
-            }
-          }
-          state->deferred.Reject(Environment::of(env).toJs(env, state->error));
+          settle(env, state->deferred, state->error, [&] { return state->result.encode(env); });
         });
       });
+      channel->hold(control);  // what the job posts is not run before this function returns
       return state->deferred.Promise();
     });
   }
@@ -181,7 +184,7 @@ struct Call<function, R (*)(Job&, A...)> {
   }
 
   static void add(Exports& out, const char* name, std::vector<std::string> parameters) {
-    names.assign(parameters.begin() + 1, parameters.end());
+    names.set(std::move(parameters), 1);
     const std::string list = parameterTypes<A...>(names);
     out.add(
         name, async,

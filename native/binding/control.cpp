@@ -66,4 +66,12 @@ Napi::Value Control::cancel(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value Control::close(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    const Shared control = open(info[0]);
+    if (control->listener) napi_delete_reference(info.Env(), std::exchange(control->listener, nullptr));
+    return info.Env().Undefined();
+  });
+}
+
 }  // namespace topknot::binding

@@ -1,6 +1,7 @@
 #include "binding/environment.h"
 
 #include <new>
+#include <system_error>
 #include <utility>
 
 #include "core/error.h"
@@ -39,7 +40,6 @@ void Channel::hold(std::shared_ptr<Control> control) {
 void Channel::release(napi_env env, const std::shared_ptr<Control>& control) {
   std::lock_guard lock(mutex_);
   if (closed_) return;
-  if (control->listener) napi_delete_reference(env, std::exchange(control->listener, nullptr));
   running_.erase(control);
   if (running_.empty()) napi_unref_threadsafe_function(env, function_);
 }
@@ -79,6 +79,9 @@ Napi::Value Environment::toJs(Napi::Env env, std::exception_ptr error) {
   } catch (const std::bad_alloc&) {
     code = text(ErrorCode::memory);
     message = "out of memory";
+  } catch (const std::system_error& e) {  // a thread that could not be started
+    code = text(ErrorCode::memory);
+    message = concat("the system is out of threads or memory: ", e.what());
   } catch (const std::exception& e) {
     message = e.what();
   }

@@ -65,4 +65,21 @@ Napi::Value guarded(Napi::Env env, F&& f) {
   }
 }
 
+/// Ends a promise in every case: with what encode() makes of the result, or with `error` or what encode() throws.
+template <typename F>
+void settle(Napi::Env env, const Napi::Promise::Deferred& deferred, std::exception_ptr error, F&& encode) {
+  if (!error) {
+    try {
+      deferred.Resolve(encode());
+      return;
+    } catch (const Napi::Error& e) {
+      deferred.Reject(e.Value());
+      return;
+    } catch (...) {
+      error = std::current_exception();
+    }
+  }
+  deferred.Reject(Environment::of(env).toJs(env, error));
+}
+
 }  // namespace topknot::binding

@@ -27,13 +27,18 @@ Napi::Value TensorHandle::wrap(Napi::Env env, Tensor tensor) {
 void TensorHandle::drop(Napi::Env env) {
   if (!tensor_.buffer) return;
   Napi::MemoryManagement::AdjustExternalMemory(env, -static_cast<int64_t>(tensor_.buffer->bytes()));
-  // Returning many megabytes to the system takes milliseconds: not on the JavaScript thread.
-  constexpr size_t large = 4 << 20;
-  if (tensor_.buffer->bytes() > large) {
-    startJob(1, [buffer = std::move(tensor_.buffer)]() mutable { buffer.reset(); });
-  }
+  letGo(std::move(tensor_.buffer));
   tensor_.buffer = nullptr;
   tensor_.pending = nullptr;
+}
+
+void letGo(std::shared_ptr<Buffer> buffer) noexcept {
+  constexpr size_t large = 4 << 20;
+  if (buffer->bytes() <= large) return;
+  try {
+    startJob(1, [last = std::move(buffer)]() mutable { last.reset(); });
+  } catch (const std::exception&) {  // no thread, or no memory for the request: then it has been freed here
+  }
 }
 
 TensorHandle* TensorHandle::unwrap(Napi::Value value) {
@@ -59,8 +64,8 @@ bool TensorHandle::dispose(Napi::Env env, Napi::Value value) {
 
 namespace {
 
-DType dtypeOfArray(Napi::TypedArray array, const char* name) {
-  switch (array.TypedArrayType()) {
+DType dtypeOfArray(napi_typedarray_type type, const char* name) {
+  switch (type) {
     case napi_float32_array:
       return DType::float32;
     case napi_float64_array:
@@ -99,14 +104,18 @@ Napi::Value copyOut(Napi::Env env, const Tensor& t) {
 }  // namespace
 
 Tensor copyTypedArray(Napi::TypedArray array, const char* name) {
-  Tensor t = Tensor::host(dtypeOfArray(array, name), {static_cast<int64_t>(array.ElementLength())});
-  if (t.bytes()) {
-    void* data = nullptr;  // asked of the array itself: its buffer may be a SharedArrayBuffer
-    if (napi_get_typedarray_info(array.Env(), array, nullptr, nullptr, &data, nullptr, nullptr) != napi_ok) {
-      throw Napi::Error::New(array.Env());
-    }
-    std::memcpy(t.buffer->data(), data, t.bytes());
-  }
+  // One call tells all: Napi::ArrayBuffer refuses shared memory, and a resizable buffer may change between two.
+  napi_typedarray_type type;
+  size_t length;
+  void* data;
+  napi_value buffer;
+  if (napi_get_typedarray_info(array.Env(), array, &type, &length, &data, &buffer, nullptr) != napi_ok)
+    throw Napi::Error::New(array.Env());
+  bool detached = false;
+  napi_is_detached_arraybuffer(array.Env(), buffer, &detached);
+  require(!detached, ErrorCode::argument, name, ": this typed array is detached (it was transferred elsewhere)");
+  Tensor t = Tensor::host(dtypeOfArray(type, name), {static_cast<int64_t>(length)});
+  if (length) std::memcpy(t.buffer->data(), data, t.bytes());
   return t;
 }
 

@@ -23,7 +23,10 @@ class TensorHandle {
   Tensor tensor_;
 };
 
-/// A one-dimensional tensor with a copy of the array's elements; a detached array has none.
+/// Drops a reference. Returning many megabytes to the system takes milliseconds, so that is not done on this thread.
+void letGo(std::shared_ptr<Buffer> buffer) noexcept;
+
+/// A one-dimensional tensor with a copy of the array's elements. Throws ERR_ARGUMENT for a detached array.
 Tensor copyTypedArray(Napi::TypedArray array, const char* name);
 /// A new typed array with a copy; 16-bit floats arrive as a Float32Array, bool as a Uint8Array.
 Napi::Value toTypedArray(Napi::Env env, const Tensor& tensor);

@@ -51,13 +51,18 @@ Napi::Value adopt(Napi::Env env, const Tensor& t) {
   napi_value buffer;
   const napi_status status = napi_create_external_arraybuffer(
       env, t.buffer->data(), t.bytes(),
-      [](napi_env, void*, void* hint) { delete static_cast<std::shared_ptr<Buffer>*>(hint); }, owner, &buffer);
+      [](napi_env, void*, void* hint) {
+        const std::unique_ptr<std::shared_ptr<Buffer>> last(static_cast<std::shared_ptr<Buffer>*>(hint));
+        letGo(std::move(*last));
+      },
+      owner, &buffer);
   if (status != napi_ok) {  // Electron's sandbox refuses external memory
     delete owner;
     return toTypedArray(env, t);
   }
   napi_value array;
-  napi_create_typedarray(env, arrayType(t.dtype), static_cast<size_t>(t.count()), buffer, 0, &array);
+  if (napi_create_typedarray(env, arrayType(t.dtype), static_cast<size_t>(t.count()), buffer, 0, &array) != napi_ok)
+    throw Napi::Error::New(env);
   return {env, array};
 }
 
@@ -74,7 +79,6 @@ Napi::Value read(const Napi::CallbackInfo& info) {
     }
     auto channel = Environment::of(env).channel();
     auto control = std::make_shared<Control>(1);
-    channel->hold(control);
     startJob(1, [=] {
       std::exception_ptr error;
       try {
@@ -85,13 +89,10 @@ Napi::Value read(const Napi::CallbackInfo& info) {
       }
       channel->post([=](napi_env raw) {
         channel->release(raw, control);
-        if (error) {
-          deferred.Reject(Environment::of(raw).toJs(raw, error));
-        } else {
-          deferred.Resolve(adopt(raw, *tensor));
-        }
+        settle(raw, deferred, error, [&] { return adopt(raw, *tensor); });
       });
     });
+    channel->hold(control);
     return deferred.Promise();
   });
 }

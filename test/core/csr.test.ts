@@ -164,11 +164,29 @@ describe('CsrMatrix', () => {
       'a sum beyond float32',
       () => CsrMatrix.fromCoo(Int32Array.of(0, 0), Int32Array.of(0, 0), Float32Array.of(3e38, 3e38), { shape: [1, 1] }),
       'ERR_VALUE',
-      'sums that float32',
+      'values',
+    ],
+    [
+      'detached arrays',
+      () => {
+        const ids = new Int32Array(4);
+        structuredClone(ids, { transfer: [ids.buffer] });
+        return CsrMatrix.fromCoo(ids, ids, undefined, { shape: [1, 1] });
+      },
+      'ERR_ARGUMENT',
+      'rows',
     ],
     ['empty indptr', () => CsrMatrix.from({ indptr: [], indices: [], values: [], cols: 2 }), 'ERR_SHAPE', 'indptr'],
   ])('refuses %s', async (_, make, code, word) => {
     await expect(make()).rejects.toMatchObject({ name: 'TopknotError', code, message: expect.stringContaining(word) });
+  });
+
+  it('cannot be changed after it was validated', async () => {
+    const m = await CsrMatrix.fromCoo(Int32Array.of(0), Int32Array.of(999), undefined, { shape: [1, 1000] });
+    expect(() => {
+      (m.shape as [number, number])[1] = 1;
+    }).toThrow(TypeError);
+    expect(() => Object.assign(m, { indices: m.indptr })).toThrow(TypeError);
   });
 
   it('empty matrices are fine', async () => {

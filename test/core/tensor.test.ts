@@ -77,6 +77,26 @@ describe('making tensors', () => {
     structuredClone(array.buffer, { transfer: [array.buffer] });
     refuses(() => tensor(array), 'ERR_ARGUMENT', 'detached');
   });
+
+  it('reads shared memory and resizable buffers as long as they are at the time of the call', () => {
+    const shared = new Float32Array(new SharedArrayBuffer(12)).fill(7);
+    expect(tensor(shared).dataSync()).toEqual(Float32Array.of(7, 7, 7));
+    // Node 20 has resizable buffers, the types of ES2023 have not.
+    const Resizable = ArrayBuffer as unknown as new (
+      bytes: number,
+      options: object,
+    ) => ArrayBuffer & { resize(n: number): void };
+    const buffer = new Resizable(8, { maxByteLength: 64 });
+    const tracking = new Float32Array(buffer);
+    buffer.resize(16);
+    expect(tensor(tracking).shape).toEqual([4]);
+    buffer.resize(4);
+    expect(tensor(tracking).shape).toEqual([1]);
+  });
+
+  it('refuses dimensions that overflow even where one of them is 0', () => {
+    refuses(() => full([2 ** 40, 2 ** 40, 0]), 'ERR_SHAPE');
+  });
 });
 
 describe('using tensors', () => {

@@ -146,6 +146,28 @@ describe('memory', () => {
   });
 });
 
+describe('listeners', () => {
+  it('are let go once their job is over, or was never started', async () => {
+    const { code, out } = await run(
+      `
+      let alive = 0;
+      const registry = new FinalizationRegistry(() => alive--);
+      const options = (shape) => { const onProgress = () => {}; alive++; registry.register(onProgress); return { shape, onProgress }; };
+      const one = Int32Array.of(0);
+      const disposed = tensor(one); disposed.dispose();
+      for (let i = 0; i < 20; i++) {
+        await CsrMatrix.fromCoo(one, one, undefined, options([1, 1]));
+        await CsrMatrix.fromCoo('no', one, undefined, options([1, 1])).catch(() => {});
+        await CsrMatrix.fromCoo(disposed, one, undefined, options([1, 1])).catch(() => {});
+      }
+      for (let i = 0; i < 20; i++) { globalThis.gc(); await new Promise((ok) => setTimeout(ok, 20)); }
+      console.log(alive);`,
+      ['--expose-gc'],
+    );
+    expect([code, Number(out) <= 2]).toEqual([0, true]); // the last call's frame may linger
+  });
+});
+
 describe('event loop', () => {
   it('turns while a job runs', async () => {
     const { out } = await run(`

@@ -6,7 +6,9 @@
 
 #include <atomic>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <utility>
 
 namespace topknot {
@@ -49,10 +51,24 @@ void InputFile::read(int64_t offset, std::span<char> out) const {
 
 OutputFile::OutputFile(const std::string& path) : path_(path) {
   expectPath(path);
+  struct stat before;
+  const bool replaces = stat(path.c_str(), &before) == 0;
+  require(!replaces || S_ISREG(before.st_mode), ErrorCode::io, "path: expected a regular file but '", path,
+          "' is none; it is unchanged");
+  if (replaces) {  // the file that a link leads to, not the link
+    const std::unique_ptr<char, decltype(&std::free)> target(realpath(path.c_str(), nullptr), &std::free);
+    if (target) path_ = target.get();
+  }
   static std::atomic<unsigned> serial{0};
-  temporary_ = concat(path, ".", getpid(), ".", serial++, ".tmp");
-  fd_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  do {  // a process of the same number (1, in a container) may have left one behind when it was killed
+    temporary_ = concat(path_, ".", getpid(), ".", serial++, ".tmp");
+    fd_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  } while (fd_ < 0 && errno == EEXIST);
   if (fd_ < 0) failWith("create", errno);
+  if (replaces) {  // whoever could read the old file can read the new one; only root may give files away
+    [[maybe_unused]] const int owner = fchown(fd_, before.st_uid, before.st_gid);
+    fchmod(fd_, before.st_mode & 0777);
+  }
 }
 
 OutputFile::~OutputFile() {

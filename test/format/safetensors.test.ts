@@ -1,5 +1,16 @@
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
@@ -180,6 +191,33 @@ describe('the operating system says no', () => {
     execFileSync('mkfifo', [at('fifo')]);
     await expect(readSafetensors(at('fifo'))).rejects.toMatchObject({ code: 'ERR_IO' });
     await expect(writeSafetensors(at('no/such/folder'), [])).rejects.toMatchObject({ code: 'ERR_IO' });
+  });
+
+  it('replaces the file that a link leads to, keeps its permissions, and refuses what is no file', async () => {
+    const path = at('real.safetensors');
+    await writeSafetensors(path, []);
+    chmodSync(path, 0o640);
+    symlinkSync(path, at('link.safetensors'));
+    await writeSafetensors(at('link.safetensors'), [['x', tensor([1, 2])]]);
+    expect(lstatSync(at('link.safetensors')).isSymbolicLink()).toBe(true);
+    expect(statSync(path).mode & 0o777).toBe(0o640);
+    expect((await readSafetensors(path)).tensors.get('x')?.shape).toEqual([2]);
+
+    mkdirSync(at('folder'));
+    execFileSync('mkfifo', [at('pipe')]);
+    for (const name of ['folder', 'pipe'])
+      await expect(writeSafetensors(at(name), [])).rejects.toMatchObject({ code: 'ERR_IO' });
+    for (const call of [writeSafetensors(`${path}\0.bak`, []), readSafetensors(`${path}\0.bak`)])
+      await expect(call).rejects.toMatchObject({ code: 'ERR_ARGUMENT' });
+  });
+
+  it('saves beside what a killed process of the same number left behind', async () => {
+    const path = at('again.safetensors');
+    const left = Array.from({ length: 200 }, (_, serial) => `${path}.${process.pid}.${serial}.tmp`);
+    for (const file of left) writeFileSync(file, 'half a model');
+    await writeSafetensors(path, [['x', tensor([1])]]);
+    for (const file of left) rmSync(file);
+    expect((await readSafetensors(path)).tensors.size).toBe(1);
   });
 
   it('a full disk leaves the earlier file whole and no rubbish behind', async () => {

@@ -35,6 +35,8 @@ export class CsrMatrix implements Disposable {
     this.values = new Tensor(parts.values);
     this.shape = [this.indptr.size - 1, parts.cols];
     this.nnz = this.indices.size;
+    Object.freeze(this.shape); // The engine trusts what has been validated.
+    Object.freeze(this);
   }
 
   /**

@@ -3,9 +3,9 @@ import type { Duplicates } from '../csr.js';
 import { describe, expected, TopknotError } from '../errors.js';
 import { runJob } from '../job.js';
 import { native } from '../native.js';
+import { Slices } from '../slices.js';
 import { Tensor } from '../tensor.js';
 import { type Id, Ids } from './ids.js';
-import { Slices } from './slices.js';
 
 /**
  * How raw interactions become a set of (user, item) pairs. The steps, in this order:

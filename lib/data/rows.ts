@@ -1,8 +1,8 @@
 import { expected, TopknotError } from '../errors.js';
+import { Slices } from '../slices.js';
 import { type CleaningOptions, IdDictionary, type RawTriplets, reasons } from './cleaning.js';
 import { Column } from './column.js';
 import type { Id } from './ids.js';
-import { Slices } from './slices.js';
 
 /** Where a row holds what: names of properties, or positions for rows that are arrays. */
 export interface ColumnNames {

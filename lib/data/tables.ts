@@ -2,12 +2,12 @@ import { access, constants } from 'node:fs/promises';
 import { describe, expected, TopknotError } from '../errors.js';
 import { runJob } from '../job.js';
 import { native } from '../native.js';
+import { Slices } from '../slices.js';
 import { Tensor } from '../tensor.js';
 import { type CleaningOptions, type RawTriplets, reasons, rowsAmong } from './cleaning.js';
 import { Column } from './column.js';
 import { checkColumnName, Database, sqlName, sqlPath, sqlText } from './duckdb.js';
 import { type Id, Ids } from './ids.js';
-import { Slices } from './slices.js';
 
 /** The JavaScript type of a side's ids. */
 export type IdType = 'number' | 'bigint' | 'string';

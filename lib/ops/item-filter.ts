@@ -1,3 +1,4 @@
+import { CsrMatrix } from '../csr.js';
 import type { Id, Ids } from '../data/ids.js';
 import { expected, TopknotError } from '../errors.js';
 import type { RowFilter } from '../models/recommender.js';
@@ -18,6 +19,7 @@ export interface ItemFilter<I extends Id = Id> {
 
 /** A filter by row numbers, as the addon takes it: typed arrays are copied there. @internal */
 export function nativeFilter({ seen, seenRows, allowed }: RowFilter = {}): NativeFilter {
+  if (seen !== undefined && !(seen instanceof CsrMatrix)) expected('filter.seen', 'a CsrMatrix', seen);
   return { seen: seen?.handles, seenRows, allowed } as unknown as NativeFilter;
 }
 

@@ -69,6 +69,7 @@ export function squaredNorms(items: Tensor<'float32'>): Promise<Tensor<'float32'
       (handle) => new Tensor(handle),
     );
     norms.set(items, found);
+    found.catch(() => norms.delete(items)); // out of memory now, not for ever
   }
   return found;
 }

@@ -129,10 +129,15 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
     queries: Vector | readonly Vector[] | Tensor<'float32'>,
     options: SearchOptions<T> & JobOptions = {},
   ): Promise<SearchResult<T> | SearchResult<T>[]> {
-    if (options?.filter) await this.ids.ready();
-    const call = this.#call(queries, options);
+    const one = isOne(queries);
+    let flat = this.#flat(queries);
+    if (options?.filter) {
+      if (flat === queries) flat = queries.slice(); // the caller may change it while we wait
+      await this.ids.ready();
+    }
+    const call = this.#call(flat, options);
     const found = (await runJob('query', options, (control) => native.search(control, ...call))) as TopKRows;
-    return isOne(queries) ? this.#result(found, 0, call[4]) : this.#results(found, call[4]);
+    return one ? this.#result(found, 0, call[4]) : this.#results(found, call[4]);
   }
 
   /**
@@ -145,7 +150,7 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
     queries: Vector | readonly Vector[] | Tensor<'float32'>,
     options: SearchOptions<T> = {},
   ): SearchResult<T> | SearchResult<T>[] {
-    const call = this.#call(queries, options);
+    const call = this.#call(this.#flat(queries), options);
     const found = native.searchSync(...call) as TopKRows;
     return isOne(queries) ? this.#result(found, 0, call[4]) : this.#results(found, call[4]);
   }
@@ -168,12 +173,12 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
   }
 
   /** The arguments of the one native call. */
-  #call(queries: Vector | readonly Vector[] | Tensor<'float32'>, options: SearchOptions<T>) {
+  #call(queries: Float32Array | Handle, options: SearchOptions<T>) {
     knownOptions(options, ['k', 'filter', 'signal', 'onProgress']);
     const { k, filter } = options;
     const allowed = filter && allowedBits(this.ids, filter);
     return [
-      this.#flat(queries),
+      queries,
       undefined,
       this.#vectors.handle,
       this.#norms?.handle,

@@ -101,6 +101,16 @@ describe.each(metrics)('%s', (metric) => {
     expect(index.searchSync([1], { k: 2, filter: { deny: ['a'] } }).ids).toEqual(['b']);
   });
 
+  it('searches for the query as it was when it was asked', async () => {
+    const index = await FlatIndex.from<string>(['x', 'y'], Float32Array.of(1, 0, 0, 1), { metric });
+    for (const options of [{ k: 1 }, { k: 1, filter: { deny: ['z'] } }]) {
+      const query = Float32Array.of(1, 0);
+      const answer = index.search(query, options);
+      query.set([0, 1]);
+      expect((await answer).ids).toEqual(['x']);
+    }
+  });
+
   it('saves and loads, byte for byte', async () => {
     const items = vectors(100, 7, 8);
     const index = await FlatIndex.from(

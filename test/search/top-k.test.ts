@@ -53,6 +53,8 @@ describe('topK', () => {
     expect(() => topK(full([9]), itemTensor, 1)).toThrow(thrown('ERR_SHAPE'));
     expect(() => topK(tensor([[1]], { dtype: 'int8' }) as never, itemTensor, 1)).toThrow(thrown('ERR_DTYPE'));
     expect(() => topK(queryTensor, itemTensor, 1, { metric: 'dot' as never })).toThrow(thrown('ERR_ARGUMENT'));
+    const seen = { indptr: [0, 0], indices: [], values: [], cols: n };
+    expect(() => topK(queryTensor, itemTensor, 1, { filter: { seen: seen as never } })).toThrow(thrown('ERR_ARGUMENT'));
     const { ids } = topK(full([1, d], { value: Number.NaN }), itemTensor, 1);
     await expect(ids.data()).rejects.toMatchObject({ code: 'ERR_VALUE' });
     await expect(ids.cast('int64').data()).rejects.toMatchObject({ code: 'ERR_VALUE' });

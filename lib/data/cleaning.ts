@@ -201,6 +201,7 @@ export async function rowsAmong<T extends Id>(
   signal: AbortSignal | undefined,
 ): Promise<Tensor<'int32'>> {
   if (!given || given === ids) return rows.reshape(rows.shape);
+  await given.ready();
   const map = new Int32Array(ids.size);
   const slices = new Slices(signal);
   for (let i = 0; i < map.length; i++) {

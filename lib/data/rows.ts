@@ -119,6 +119,7 @@ export async function fromRows<U extends Id, I extends Id>(
     builder.add(r[user], r[item], has.values ? r[value as string] : 1, has.times ? r[time as string] : 0);
     count++;
   };
+  await ready(options);
   const slices = new Slices(signal);
   const source = rows as Iterable<unknown> & AsyncIterable<unknown>;
   if (typeof source?.[Symbol.asyncIterator] === 'function') {
@@ -151,6 +152,7 @@ export async function fromColumns<U extends Id, I extends Id>(
   const times = arrays.times && column('times', arrays.times, users.length);
   const has = { values: values !== undefined, times: times !== undefined };
   const builder = new TripletBuilder<U, I>(options, has, (name, index) => `${name}s[${index}]`);
+  await ready(options);
   const slices = new Slices(options.signal);
   for (let j = 0; j < users.length; j++) {
     builder.add(users[j], items[j], values?.[j], times?.[j]);
@@ -158,6 +160,9 @@ export async function fromColumns<U extends Id, I extends Id>(
   }
   return builder.finish(options.signal);
 }
+
+/** Builds the maps of the given ids now, in slices: the first look-up would build them in one go. */
+const ready = ({ users, items }: CleaningOptions) => Promise.all([users?.ready(), items?.ready()]);
 
 /** The caller's array, or a copy where another thread may take it away. */
 function column<T>(name: string, array: ArrayLike<T>, length?: number): ArrayLike<T> {

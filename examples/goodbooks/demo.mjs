@@ -58,11 +58,8 @@ await model.fit(choices, {
 const fitTime = performance.now() - start;
 loop.disable();
 bar.end(`loss ${number(loss)}   ${seconds(fitTime)}`);
-line(
-  dim(
-    `while it ran, the event loop was late by ${(loop.percentile(99) / 1e6 - 1).toFixed(1)} ms at most 1 time in 100`,
-  ),
-);
+const late = Math.max(0, loop.percentile(99) / 1e6 - 1);
+line(dim(`event-loop delay meanwhile, 99th percentile: ${late.toFixed(1)} ms`));
 
 heading('Compare with the baselines, on the ratings held out');
 const models = [

@@ -16,6 +16,7 @@ export type { FileOptions, IdType, TableColumns } from './data/tables.js';
 export type { Normalization, Weighting, WeightingOptions } from './data/weighting.js';
 export type { DType, DTypeArrays, NumericArray } from './dtype.js';
 export { type ErrorCode, TopknotError } from './errors.js';
+export { mapSafetensors, readSafetensors, type Safetensors, writeSafetensors } from './format/safetensors.js';
 export type { JobOptions, Progress } from './job.js';
 export { type MemoryUse, memory } from './memory.js';
 export { type Evaluable, type EvaluateOptions, type Evaluation, evaluate } from './metrics/evaluate.js';
@@ -29,6 +30,12 @@ export { Popularity, type PopularityOptions } from './models/popularity.js';
 export { Random, type RandomOptions } from './models/random.js';
 export type { RowFilter, Scorer, TopKRows } from './models/recommender.js';
 export {
+  type EmbeddingOptimizer,
+  type EmbeddingSnapshot,
+  EmbeddingTable,
+  type EmbeddingTableOptions,
+} from './nn/embedding-table.js';
+export {
   type AttentionGradients,
   type AttentionOptions,
   type AttentionTensors,
@@ -36,6 +43,13 @@ export {
   attentionBackward,
   type Offsets,
 } from './ops/attention.js';
+export {
+  type EmbeddingBackwardOptions,
+  embeddingBagBackward,
+  gatherBackward,
+  quantizeRows,
+  type RowGradients,
+} from './ops/embedding-backward.js';
 export { type BagMode, type EmbeddingBagOptions, embeddingBag, embeddingBagSync } from './ops/embedding-bag.js';
 export { type EmbeddingRows, gather, gatherSync, type QuantizedRows, type RowIds } from './ops/gather.js';
 export type { ItemFilter } from './ops/item-filter.js';

@@ -142,7 +142,8 @@ export function scope<T>(body: () => T): T {
   }
 }
 
-function dtypeOfArray(array: ArrayBufferView): DType {
+/** @internal */
+export function dtypeOfArray(array: ArrayBufferView): DType {
   if (array instanceof Float32Array) return 'float32';
   if (array instanceof Float64Array) return 'float64';
   if (array instanceof Int8Array) return 'int8';

@@ -47,7 +47,8 @@ export async function writeSafetensors(
     header.push([name, { dtype: names[t.dtype], shape: t.shape, data_offsets: [begin, end] }]);
   }
   const json = JSON.stringify(Object.fromEntries(header));
-  const bytes = new TextEncoder().encode(json.padEnd(json.length + ((8 - (Buffer.byteLength(json) % 8)) % 8)));
+  // The data starts at a multiple of 64 bytes, so that a mapped table's rows do not straddle cache lines.
+  const bytes = new TextEncoder().encode(json.padEnd(json.length + ((64 - ((8 + Buffer.byteLength(json)) % 64)) % 64)));
   await runJob('long', options, (control) =>
     native.safetensorsWrite(
       control,
@@ -69,12 +70,49 @@ export async function readSafetensors(
   path: string,
   options: JobOptions & { names?: readonly string[] } = {},
 ): Promise<Safetensors> {
+  const { names, stamp, parts, metadata } = await openFile(path, options);
+  const handles = await runJob('long', options, (control) => native.safetensorsRead(control, path, stamp, parts));
+  return { tensors: new Map(names.map((name, i) => [name, new Tensor(handles[i]!)])), metadata };
+}
+
+/**
+ * Opens a safetensors file whose tensors stay on the disk: their bytes are read when they are first used, and the system
+ * may drop them again, so a table may be larger than memory. They are read-only, work wherever a tensor is taken, and do
+ * not count in `memory()`. The header is checked as by `readSafetensors`, the file's size against it.
+ *
+ * Keep the file as it is while its tensors are in use: what another process writes into it appears in them, and if it is cut
+ * short, using what is missing ends this process (SIGBUS). Replace it by writing a new one, as `writeSafetensors` does:
+ * mapped tensors then go on with the old content. Operations on pages that are not in memory wait for the disk on the
+ * threads of the pool.
+ *
+ * @param options.names the tensors wanted; all unless given
+ * @param options.randomAccess true for tables whose rows are looked up here and there: the system then does not read ahead
+ * @throws ERR_IO, ERR_FORMAT as `readSafetensors`; ERR_FORMAT for a tensor that does not start at a multiple of its element
+ * size; ERR_DTYPE for bool
+ */
+export async function mapSafetensors(
+  path: string,
+  options: { names?: readonly string[]; randomAccess?: boolean; signal?: AbortSignal } = {},
+): Promise<Safetensors> {
+  const { names, stamp, parts, metadata } = await openFile(path, options);
+  const { signal, randomAccess = false } = options;
+  const handles = await runJob('query', { signal }, (control) =>
+    native.safetensorsMap(control, path, stamp, parts, randomAccess),
+  );
+  return { tensors: new Map(names.map((name, i) => [name, new Tensor(handles[i]!)])), metadata };
+}
+
+/** Reads and checks the header. */
+async function openFile(
+  path: string,
+  options: { names?: readonly string[] | undefined; signal?: AbortSignal | undefined },
+) {
   const { json, dataStart, bytes, stamp } = await runJob('query', { signal: options.signal }, (control) =>
     native.safetensorsHeader(control, path),
   );
   const { entries, metadata } = parseHeader(path, json as Uint8Array, bytes - dataStart);
-  const wanted = options.names ?? [...entries.keys()];
-  const parts = wanted.map((name) => {
+  const names = options.names ?? [...entries.keys()];
+  const parts = names.map((name) => {
     const entry = entries.get(name);
     if (!entry)
       throw new TopknotError(
@@ -83,8 +121,7 @@ export async function readSafetensors(
       );
     return { dtype: entry.dtype, shape: entry.shape, offset: dataStart + entry.begin };
   });
-  const handles = await runJob('long', options, (control) => native.safetensorsRead(control, path, stamp, parts));
-  return { tensors: new Map(wanted.map((name, i) => [name, new Tensor(handles[i]!)])), metadata };
+  return { names, stamp, parts, metadata };
 }
 
 interface Entry {

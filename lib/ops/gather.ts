@@ -8,7 +8,7 @@ export interface QuantizedRows {
    * int8 [rows, cols], q from -128 to 127; or uint8 [rows, cols / 2], two q from 0 to 15 in each byte, the even column in
    * its low half.
    */
-  data: Tensor<'int8'> | Tensor<'uint8'>;
+  data: Tensor<'int8' | 'uint8'>;
   /** float32 [rows] */
   scale: Tensor<'float32'>;
   /** float32 [rows] */
@@ -19,7 +19,7 @@ export interface QuantizedRows {
 export type EmbeddingRows = Tensor<'float32' | 'float16' | 'bfloat16'> | QuantizedRows;
 
 /** Row numbers: from 0, int32 or int64. A typed array is copied at the call. */
-export type RowIds = Tensor<'int32'> | Tensor<'int64'> | Int32Array | BigInt64Array;
+export type RowIds = Tensor<'int32' | 'int64'> | Int32Array | BigInt64Array;
 
 /**
  * The rows of a table, in the order of `ids`. Queued on the stream: returns at once, and reading the result waits.

@@ -20,13 +20,13 @@ Napi::Value TensorHandle::wrap(Napi::Env env, Tensor tensor) {
     delete handle;
     throw Napi::Error::New(env);
   }
-  Napi::MemoryManagement::AdjustExternalMemory(env, static_cast<int64_t>(handle->tensor_.buffer->bytes()));
+  Napi::MemoryManagement::AdjustExternalMemory(env, static_cast<int64_t>(handle->tensor_.buffer->ownBytes()));
   return {env, value};
 }
 
 void TensorHandle::drop(Napi::Env env) {
   if (!tensor_.buffer) return;
-  Napi::MemoryManagement::AdjustExternalMemory(env, -static_cast<int64_t>(tensor_.buffer->bytes()));
+  Napi::MemoryManagement::AdjustExternalMemory(env, -static_cast<int64_t>(tensor_.buffer->ownBytes()));
   letGo(std::move(tensor_.buffer));
   tensor_.buffer = nullptr;
   tensor_.pending = nullptr;

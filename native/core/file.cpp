@@ -1,6 +1,7 @@
 #include "core/file.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -48,6 +49,27 @@ void InputFile::read(int64_t offset, std::span<char> out) const {
     done += static_cast<size_t>(n);
   }
 }
+
+FileMapping::FileMapping(const InputFile& file, int64_t offset, int64_t size, bool random) {
+  require(offset >= 0 && size >= 0 && offset <= file.identity_.bytes - size, ErrorCode::format, "path: '", file.path_,
+          "' is too short for its tensors");
+  const int64_t page = sysconf(_SC_PAGESIZE), begin = offset / page * page;
+  const size_t used = static_cast<size_t>((offset + size - begin + page - 1) / page * page);
+  // Kernels may read a vector past the end of a buffer: memory of our own lies there.
+  length_ = used + static_cast<size_t>(page);
+  base_ = mmap(nullptr, length_, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  require(base_ != MAP_FAILED, ErrorCode::memory, "path: could not reserve addresses for '", file.path_,
+          "': ", std::strerror(errno));
+  if (used > 0 && mmap(base_, used, PROT_READ, MAP_SHARED | MAP_FIXED, file.fd_, begin) == MAP_FAILED) {
+    const int error = errno;
+    munmap(base_, length_);
+    fail(ErrorCode::io, "path: could not map '", file.path_, "': ", std::strerror(error));
+  }
+  if (random && used > 0) madvise(base_, used, MADV_RANDOM);
+  data_ = static_cast<char*>(base_) + (offset - begin);
+}
+
+FileMapping::~FileMapping() { munmap(base_, length_); }
 
 OutputFile::OutputFile(const std::string& path) : path_(path) {
   expectPath(path);

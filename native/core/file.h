@@ -28,9 +28,32 @@ class InputFile {
   void read(int64_t offset, std::span<char> out) const;
 
  private:
+  friend class FileMapping;
   std::string path_;
   int fd_;
   FileIdentity identity_;
+};
+
+/// Bytes [offset, offset + size) of a file as read-only memory, which is read from the disk when it is first used. The
+/// pages may be dropped at any time, so a table may be larger than the memory. One spare page behind the end can be
+/// read.
+///
+/// The size was checked when the file was opened. A file that another process cuts short afterwards takes its pages
+/// away: reading them then ends this process with SIGBUS. Replace files by renaming, as OutputFile does; never write
+/// into them.
+class FileMapping {
+ public:
+  /// random: reads will be of rows here and there, so the system shall not read ahead.
+  FileMapping(const InputFile& file, int64_t offset, int64_t size, bool random);
+  ~FileMapping();
+  FileMapping(const FileMapping&) = delete;
+
+  void* data() const { return data_; }
+
+ private:
+  void* base_;
+  size_t length_;
+  void* data_;
 };
 
 /// Writes a file so that other processes, and a crash, see either the old content or all of the new one: writes to a

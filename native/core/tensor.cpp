@@ -57,14 +57,14 @@ std::shared_ptr<Buffer> Buffer::host(size_t bytes, bool zero) {
   return std::make_shared<Buffer>(data, bytes, Device{}, std::shared_ptr<void>(data, [](void* p) { std::free(p); }));
 }
 
-Buffer::Buffer(void* data, size_t bytes, Device device, std::shared_ptr<void> owner)
-    : data_(data), bytes_(bytes), device_(device), owner_(std::move(owner)) {
-  bytesInUse[device_.kind] += static_cast<int64_t>(bytes_);
+Buffer::Buffer(void* data, size_t bytes, Device device, std::shared_ptr<void> owner, bool mapped)
+    : data_(data), bytes_(bytes), device_(device), owner_(std::move(owner)), mapped_(mapped) {
+  bytesInUse[device_.kind] += static_cast<int64_t>(ownBytes());
   ++buffersInUse[device_.kind];
 }
 
 Buffer::~Buffer() {
-  bytesInUse[device_.kind] -= static_cast<int64_t>(bytes_);
+  bytesInUse[device_.kind] -= static_cast<int64_t>(ownBytes());
   --buffersInUse[device_.kind];
 }
 

@@ -41,18 +41,21 @@ class Shape {
 };
 std::string text(const Shape& shape);
 
-/// Owned memory on one device. Host memory is zeroed on request and counted in memoryUse().
+/// Owned memory on one device. Host memory is zeroed on request and counted in memoryUse(); a mapped file is not: the
+/// system takes its pages back as it needs them.
 class Buffer {
  public:
   static std::shared_ptr<Buffer> host(size_t bytes, bool zero = false);
   /// Memory that lives as long as `owner`.
-  Buffer(void* data, size_t bytes, Device device, std::shared_ptr<void> owner);
+  Buffer(void* data, size_t bytes, Device device, std::shared_ptr<void> owner, bool mapped = false);
   ~Buffer();
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
 
   void* data() const { return data_; }
   size_t bytes() const { return bytes_; }
+  /// Bytes that this buffer keeps from others: none for a mapped file.
+  size_t ownBytes() const { return mapped_ ? 0 : bytes_; }
   Device device() const { return device_; }
 
  private:
@@ -60,6 +63,7 @@ class Buffer {
   size_t bytes_;
   Device device_;
   std::shared_ptr<void> owner_;
+  bool mapped_;
 };
 
 struct MemoryUse {

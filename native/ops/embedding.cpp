@@ -45,14 +45,6 @@ void expectRowNumbers(const std::optional<Tensor>& t, const char* name, int64_t 
           "], a number for each row of the table, but received ", text(t->shape));
 }
 
-/// The view of a table whose operations have ended.
-TableView readyTable(const EmbeddingRows& table) {
-  wait(table.data);
-  if (table.scale) wait(*table.scale);
-  if (table.bias) wait(*table.bias);
-  return checkedTable(table);
-}
-
 void gatherInto(const Exec& exec, const EmbeddingRows& table, const Tensor& ids, Tensor& out) {
   const TableView view = readyTable(table);
   const Tensor rows = readyIds(exec, ids, view.rows);
@@ -99,6 +91,13 @@ TableView checkedTable(const EmbeddingRows& table) {
             std::string(text(table.data.dtype)));
   }
   return view;
+}
+
+TableView readyTable(const EmbeddingRows& table) {
+  wait(table.data);
+  if (table.scale) wait(*table.scale);
+  if (table.bias) wait(*table.bias);
+  return checkedTable(table);
 }
 
 void expectIdType(const Tensor& ids, const char* name) {

@@ -27,8 +27,31 @@ struct BagOptions {
 };
 TOPKNOT_FIELDS(BagOptions, mode, weights, padding)
 
+/// Rows that were looked up, rising, and the derivative of the loss by each.
+struct RowGradients {
+  Tensor rows, values;            // int32 [groups], float32 [groups, cols]
+  std::optional<Tensor> weights;  // float32 [entries]
+};
+TOPKNOT_FIELDS(RowGradients, rows, values, weights)
+
+struct QuantizedRows {
+  Tensor data, scale, bias;
+};
+TOPKNOT_FIELDS(QuantizedRows, data, scale, bias)
+
+TOPKNOT_ENUM(EmbeddingOptimizer, "sgd", "adagrad", "adam")
+
+struct EmbeddingUpdateOptions {
+  EmbeddingOptimizer optimizer = EmbeddingOptimizer::sgd;
+  double learningRate = 0, epsilon = 1, beta1 = 0, beta2 = 0;
+  int64_t seed = 0, step = 1;  // step counts from 1
+};
+TOPKNOT_FIELDS(EmbeddingUpdateOptions, optimizer, learningRate, epsilon, beta1, beta2, seed, step)
+
 /// What can be told of a table without waiting for what computes it. Throws ERR_DTYPE, ERR_SHAPE, ERR_ARGUMENT.
 TableView checkedTable(const EmbeddingRows& table);
+/// Its view once the operations that compute it have ended.
+TableView readyTable(const EmbeddingRows& table);
 
 /// The entries of bags. The first constructor checks what can be told without waiting; `ready` waits, checks the
 /// contents and makes the view.

@@ -59,6 +59,33 @@ std::vector<Tensor> safetensorsRead(Job& job, std::string path, std::string stam
   return out;
 }
 
+std::vector<Tensor> safetensorsMap(Job&, std::string path, std::string stamp, std::vector<FilePart> parts,
+                                   bool randomAccess) {
+  const InputFile file(path);
+  require(file.identity().stamp == stamp, ErrorCode::io, "path: '", path,
+          "' was replaced while it was being read; load it again");
+  std::vector<Tensor> out;
+  for (const FilePart& p : parts) {
+    const Shape shape{std::span<const int64_t>(p.shape)};
+    const int64_t size = static_cast<int64_t>(sizeOf(p.dtype));
+    require(p.dtype != DType::boolean, ErrorCode::dtype, "path: bool tensors of '", path,
+            "' cannot be mapped, because each byte must be checked: read them with readSafetensors");
+    require(shape.count() <= file.identity().bytes, ErrorCode::format, "path: '", path,
+            "' is too short for its tensors");
+    require(p.offset % size == 0, ErrorCode::format, "path: a tensor of '", path, "' starts at byte ", p.offset,
+            ", not at a multiple of its ", size,
+            "-byte elements, so it cannot be mapped: read it with readSafetensors "
+            "and write it again with writeSafetensors");
+    const auto mapping = std::make_shared<FileMapping>(file, p.offset, shape.count() * size, randomAccess);
+    Tensor t;
+    t.dtype = p.dtype;
+    t.shape = shape;
+    t.buffer = std::make_shared<Buffer>(mapping->data(), t.bytes(), Device{}, mapping, true);
+    out.push_back(std::move(t));
+  }
+  return out;
+}
+
 void safetensorsWrite(Job& job, std::string path, Tensor header, std::vector<Tensor> tensors) {
   for (const Tensor& t : tensors) expect(t, "tensors", t.dtype, -1);
   double total = 0, done = 0;

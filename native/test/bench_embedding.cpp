@@ -68,6 +68,79 @@ void readRows(const Tensor& table, const Tensor& ids, int64_t ahead) {
   });
 }
 
+/// Backward and a step of row-wise Adagrad, against copying random rows in place: read, add one, write.
+void updateRows(Tensor& table, const Tensor& ids, int64_t ahead) {
+  const int64_t cols = table.cols(), n = ids.count();
+  parallelFor(n, 1024, Exec{.priority = 1}, [&](int64_t begin, int64_t end, int) {
+    float* data = table.data<float>();
+    for (int64_t i = begin; i < end; ++i) {
+      if (i + ahead < n) {
+        const float* next = data + ids.data<int32_t>()[i + ahead] * cols;
+        for (int64_t c = 0; c < cols; c += 16) __builtin_prefetch(next + c, 1);
+      }
+      float* row = data + ids.data<int32_t>()[i] * cols;
+      for (int64_t c = 0; c < cols; c += 16) row[c] += 1;
+    }
+  });
+}
+
+struct Contest {
+  std::vector<const char*> names;
+  std::vector<std::vector<double>> rates;
+
+  void add(size_t at, const char* name, double rate) {
+    if (names.size() <= at) names.push_back(name), rates.emplace_back();
+    rates[at].push_back(rate);
+  }
+  void print() const {
+    for (size_t i = 0; i < names.size(); ++i) {
+      std::printf(" | %s %5.1f (%5.1f)", names[i], median(rates[i]),
+                  *std::max_element(rates[i].begin(), rates[i].end()));
+    }
+    std::printf("\n");
+    std::fflush(stdout);
+  }
+};
+
+void measure(Tensor& table, bool zipf, int rounds) {
+  Job job(1);
+  const int64_t cols = table.cols();
+  const double bytes = static_cast<double>(bags * size * cols * 4) / 1e9;
+  Contest forward, backward;
+  Tensor gradient = Tensor::host<float>({bags, cols});
+  for (int64_t i = 0; i < gradient.count(); ++i) gradient.data<float>()[i] = static_cast<float>(i % 100) * 1e-4f;
+  const std::vector<Tensor> state{Tensor::host<float>({rows}, true)};
+  for (int round = 0; round < rounds; ++round) {
+    const Tensor ids = makeIds(zipf, static_cast<uint64_t>(round)),
+                 cold = makeIds(false, 1000u + static_cast<uint64_t>(round));
+    size_t at = 0;
+    const auto timed = [&](Contest& contest, const char* name, const auto& work) {
+      readRows(table, cold, 8);  // the same start for all: what this leaves in the caches
+      contest.add(at++, name, bytes / seconds(work));
+    };
+    timed(forward, "read 8 ahead", [&] { readRows(table, ids, 8); });
+    timed(forward, "read 16 ahead", [&] { readRows(table, ids, 16); });
+    for (BagMode mode : {BagMode::sum, BagMode::mean, BagMode::max}) {
+      timed(forward, topknotNames(mode)[static_cast<size_t>(mode)], [&] {
+        ops::embeddingBagRows(job, {table, {}, {}}, ids, std::nullopt, {mode, {}, -1});
+      });
+    }
+    at = 0;
+    timed(backward, "write 8 ahead", [&] { updateRows(table, ids, 8); });
+    timed(backward, "adagrad", [&] {
+      ops::embeddingTableUpdate(job, table, state, gradient, ids, std::nullopt, {},
+                                {EmbeddingOptimizer::adagrad, 1e-6, 1e-8, 0, 0, 1, round + 1});
+    });
+    timed(backward, "gradient", [&] {
+      ops::embeddingBagBackward(job, gradient, {table, {}, {}}, ids, std::nullopt, {}, false);
+    });
+  }
+  std::printf("1M x %3ld %-7s", static_cast<long>(cols), zipf ? "zipf" : "uniform");
+  forward.print();
+  std::printf("                ");
+  backward.print();
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -75,35 +148,10 @@ int main(int argc, char** argv) {
   std::printf("%d threads, %s; GB/s of looked-up rows, medians of %d rounds (best)\n", threadCount(), cpuBackend().isa,
               rounds);
   for (int64_t cols : {64, 128}) {
-    Job job(1);
     Tensor table = Tensor::host<float>({rows, cols});
-    parallelFor(table.count(), 1 << 16, job.exec(), [&](int64_t begin, int64_t end, int) {
+    parallelFor(table.count(), 1 << 16, Exec{}, [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin; i < end; ++i) table.data<float>()[i] = static_cast<float>(i % 1000) * 1e-3f;
     });
-    for (bool zipf : {false, true}) {
-      const char* names[] = {"read 8 ahead", "read 16 ahead", "sum", "mean", "max"};
-      std::vector<double> rates[5];
-      const double bytes = static_cast<double>(bags * size * cols * 4);
-      for (int round = 0; round < rounds; ++round) {
-        const Tensor ids = makeIds(zipf, static_cast<uint64_t>(round));
-        for (int what = 0; what < 5; ++what) {
-          const Tensor cold = makeIds(false, 1000 + static_cast<uint64_t>(round));
-          readRows(table, cold, 8);  // the same start for all: what this leaves in the caches
-          rates[what].push_back(bytes / 1e9 / seconds([&] {
-                                  if (what < 2) readRows(table, ids, what == 0 ? 8 : 16);
-                                  else
-                                    ops::embeddingBagRows(job, {table, {}, {}}, ids, std::nullopt,
-                                                          {static_cast<BagMode>(what - 2), {}, -1});
-                                }));
-        }
-      }
-      std::printf("1M x %3ld %-7s", static_cast<long>(cols), zipf ? "zipf" : "uniform");
-      for (int what = 0; what < 5; ++what) {
-        std::printf(" | %s %5.1f (%5.1f)", names[what], median(rates[what]),
-                    *std::max_element(rates[what].begin(), rates[what].end()));
-      }
-      std::printf("\n");
-      std::fflush(stdout);
-    }
+    for (bool zipf : {false, true}) measure(table, zipf, rounds);
   }
 }

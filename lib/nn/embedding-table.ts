@@ -1,0 +1,283 @@
+import { finite, integer, knownOptions, oneOf } from '../check.js';
+import { TopknotError } from '../errors.js';
+import { runJob } from '../job.js';
+import { native } from '../native.js';
+import type { Handle } from '../native-ops.js';
+import { flatGradient, heldIds, sizeOf } from '../ops/embedding-backward.js';
+import { type EmbeddingBagOptions, nativeBags } from '../ops/embedding-bag.js';
+import type { RowIds } from '../ops/gather.js';
+import { dtypeOfArray, Tensor } from '../tensor.js';
+
+/**
+ * How a row x with the gradient g is updated. Rows that no entry of a step looks up are not touched.
+ * - 'sgd': x -= learningRate · g
+ * - 'adagrad', by row: s += mean(g²), x -= learningRate · g / (√s + epsilon), with one number s for each row (Duchi, Hazan,
+ *   Singer, "Adaptive subgradient methods", JMLR 2011; by row as in Naumov et al., "Deep learning recommendation model
+ *   for personalization and recommendation systems", 2019)
+ * - 'adam', lazy: Adam (Kingma, Ba, ICLR 2015) with the bias correction of the table's step, but the moments of a row
+ *   change only when it is looked up, as in PyTorch's SparseAdam
+ */
+export type EmbeddingOptimizer = 'sgd' | 'adagrad' | 'adam';
+
+export interface EmbeddingTableOptions {
+  /** 'adagrad' unless given. */
+  optimizer?: EmbeddingOptimizer;
+  /** Above 0. 0.01 unless given; 0.001 for 'adam'. */
+  learningRate?: number;
+  /** Above 0; 1e-8 unless given. */
+  epsilon?: number;
+  /** Of 'adam': 0.9 unless given. */
+  beta1?: number;
+  /** Of 'adam': 0.999 unless given. */
+  beta2?: number;
+  /** Of the stochastic rounding of 16-bit tables; 42 unless given. */
+  seed?: number;
+}
+
+/** A table at one moment, for saving and for going on from. */
+export interface EmbeddingSnapshot {
+  table: Tensor<'float32' | 'float16' | 'bfloat16'>;
+  /** None for 'sgd'; 'sums' [rows] for 'adagrad'; 'means' and 'squares' [rows, cols] for 'adam'. All float32. */
+  state: Readonly<Record<string, Tensor<'float32'>>>;
+  /** Updates so far. */
+  step: number;
+}
+
+const names: Readonly<Record<EmbeddingOptimizer, readonly string[]>> = {
+  sgd: [],
+  adagrad: ['sums'],
+  adam: ['means', 'squares'],
+};
+
+/**
+ * An embedding table that learns: its rows and the state of an optimizer, changed in place.
+ *
+ * Tensors never change, so this class keeps its memory to itself: lookups and snapshots are copies. Calls take effect in
+ * the order in which they are made. A lookup made before `backward` gives the rows before the update and one made after it
+ * those after it, whether or not the promises have been awaited; an update waits for the lookups before it, and those
+ * after it wait for it. A second `backward` while one is running is refused with ERR_BUSY.
+ *
+ * 16-bit tables are updated in float32 and rounded stochastically, by random numbers that are a function of the seed, the
+ * row and the step; so steps far smaller than the spacing of 16-bit floats still add up. Same calls, same bytes, at any
+ * thread count.
+ *
+ * @example
+ * const items = await EmbeddingTable.from(start, { optimizer: 'adagrad', learningRate: 0.05 });
+ * const bags = await items.bag(ids, offsets, { mode: 'mean' });
+ * await items.backward(gradientOf(bags), ids, offsets, { mode: 'mean' });
+ */
+export class EmbeddingTable {
+  readonly options: Readonly<Required<EmbeddingTableOptions>>;
+  /** [rows, cols] */
+  readonly shape: readonly [number, number];
+  readonly dtype: 'float32' | 'float16' | 'bfloat16';
+  readonly #table: Handle;
+  readonly #state: readonly Handle[];
+  #step: number;
+  /** Ends, without an error, when the last update has. */
+  #updated: Promise<void> = Promise.resolve();
+  #updating = false;
+  readonly #readers = new Set<Promise<unknown>>();
+  #disposed = false;
+
+  private constructor(
+    table: Handle,
+    state: readonly Handle[],
+    step: number,
+    options: Readonly<Required<EmbeddingTableOptions>>,
+  ) {
+    const { shape, dtype } = native.tensorInfo(table);
+    this.#table = table;
+    this.#state = state;
+    this.#step = step;
+    this.options = options;
+    this.shape = Object.freeze([shape[0]!, shape[1]!] as const);
+    this.dtype = dtype as this['dtype'];
+  }
+
+  /**
+   * A table that starts as a copy of `start`, [rows, cols], with fresh optimizer state; or that goes on from a snapshot,
+   * whose optimizer must be the same.
+   * @throws ERR_DTYPE, ERR_SHAPE, ERR_ARGUMENT, ERR_RANGE
+   */
+  static async from(
+    start: Tensor<'float32' | 'float16' | 'bfloat16'> | EmbeddingSnapshot,
+    options: EmbeddingTableOptions = {},
+  ): Promise<EmbeddingTable> {
+    const checked = Object.freeze(checkOptions(options));
+    const snapshot = start instanceof Tensor ? { table: start, state: undefined, step: 0 } : start;
+    const { table } = snapshot;
+    if (table.shape.length !== 2 || table.shape[1] === 0)
+      throw new TopknotError(
+        'ERR_SHAPE',
+        `start: expected shape [rows, cols] but received [${table.shape.join(', ')}]`,
+      );
+    if (!['float32', 'float16', 'bfloat16'].includes(table.dtype))
+      throw new TopknotError('ERR_DTYPE', `start: expected float32, float16 or bfloat16 but received ${table.dtype}`);
+    const state = names[checked.optimizer].map((name) => {
+      const shape = checked.optimizer === 'adagrad' ? [table.shape[0]!] : table.shape;
+      if (!snapshot.state) return native.tensorFull('float32', shape, 0);
+      const given = snapshot.state[name];
+      if (!given)
+        throw new TopknotError(
+          'ERR_ARGUMENT',
+          `start.state: expected '${name}' for the optimizer '${checked.optimizer}'`,
+        );
+      if (given.dtype !== 'float32' || given.shape.join() !== shape.join())
+        throw new TopknotError(
+          'ERR_SHAPE',
+          `start.state.${name}: expected float32 [${shape.join(', ')}] but received ${given.dtype} [${given.shape.join(', ')}]`,
+        );
+      return given.handle;
+    });
+    const step = integer('start.step', snapshot.step, 0);
+    const own = snapshot.state ? await Promise.all(state.map(copy)) : state;
+    return new EmbeddingTable(await copy(table.handle), own, step, checked);
+  }
+
+  /** Updates so far. */
+  get step(): number {
+    return this.#step;
+  }
+
+  /** The rows of `ids`, as `gather`: [...shape of ids, cols], in the table's dtype. */
+  lookup(ids: RowIds): Promise<Tensor> {
+    const held = heldIds(ids);
+    return this.#read(
+      async () =>
+        new Tensor(await runJob('query', {}, (control) => native.gatherRows(control, { data: this.#table }, held))),
+    );
+  }
+
+  /** One float32 row for each bag, as `embeddingBag`. */
+  bag(ids: RowIds, offsets?: RowIds, options: EmbeddingBagOptions = {}): Promise<Tensor<'float32'>> {
+    const [held, ends, bags] = [heldIds(ids), offsets && heldIds(offsets), heldBags(options)];
+    return this.#read(
+      async () =>
+        new Tensor<'float32'>(
+          await runJob('query', {}, (control) =>
+            native.embeddingBagRows(control, { data: this.#table }, held, ends, bags),
+          ),
+        ),
+    );
+  }
+
+  /**
+   * One step of the optimizer from the derivative of a loss by what `bag` returned for the same ids, offsets and options;
+   * without options, by what `lookup` returned for the same ids. No gradient of the size of the table is made.
+   *
+   * For 'max', which entry won is found anew from the rows as they are now. Everything is checked before the first row
+   * changes, so a step that fails changes nothing; once begun it cannot be aborted.
+   *
+   * @param gradient float32 [bags, cols], or [...shape of ids, cols] after `lookup`
+   * @throws ERR_BUSY while another step runs; rejects with ERR_VALUE for a gradient that is not finite, ERR_SHAPE,
+   * ERR_DTYPE, ERR_RANGE, ERR_ARGUMENT
+   */
+  async backward(
+    gradient: Tensor<'float32'>,
+    ids: RowIds,
+    offsets?: RowIds,
+    options?: EmbeddingBagOptions,
+  ): Promise<void> {
+    this.#live();
+    if (this.#updating)
+      throw new TopknotError('ERR_BUSY', 'backward: a step of this table is still running; await it before the next');
+    const single = offsets === undefined && options === undefined;
+    const held = heldIds(ids, single ? [sizeOf(ids), 1] : undefined);
+    const ends = offsets && heldIds(offsets);
+    const by = single ? flatGradient(gradient) : native.tensorFrom(gradient.handle, 'float32', gradient.shape);
+    const bags = heldBags(options ?? {});
+    const { learningRate, epsilon, beta1, beta2, optimizer, seed } = this.options;
+    this.#updating = true;
+    const update = (async () => {
+      await Promise.allSettled([...this.#readers]);
+      const step = this.#step + 1;
+      const rates = { optimizer, learningRate, epsilon, beta1, beta2, seed, step };
+      await runJob('query', {}, (control) =>
+        native.embeddingTableUpdate(control, this.#table, this.#state, by, held, ends, bags, rates),
+      );
+      this.#step = step;
+    })().finally(() => {
+      this.#updating = false;
+    });
+    this.#updated = update.catch(() => {});
+    return update;
+  }
+
+  /** Copies of the table and of the optimizer's state. */
+  snapshot(): Promise<EmbeddingSnapshot> {
+    return this.#read(async () => {
+      const step = this.#step;
+      const [table, ...state] = await Promise.all([this.#table, ...this.#state].map(copy));
+      const named = names[this.options.optimizer].map((name, i) => [name, new Tensor<'float32'>(state[i]!)] as const);
+      return { table: new Tensor(table!), state: Object.fromEntries(named), step };
+    });
+  }
+
+  /** Frees the memory once what is running has ended. Every later call throws ERR_DISPOSED. */
+  dispose(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    Promise.allSettled([this.#updated, ...this.#readers]).then(() => {
+      for (const handle of [this.#table, ...this.#state]) native.dispose(handle);
+    });
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  #live(): void {
+    if (this.#disposed) throw new TopknotError('ERR_DISPOSED', 'table: this table has been disposed');
+  }
+
+  /** Runs `work` after the updates made so far and before any later one. */
+  async #read<T>(work: () => Promise<T>): Promise<T> {
+    this.#live();
+    const reading = this.#updating ? this.#updated.then(work) : work();
+    this.#readers.add(reading);
+    try {
+      return await reading;
+    } finally {
+      this.#readers.delete(reading);
+    }
+  }
+}
+
+const copy = (handle: Handle): Promise<Handle> =>
+  runJob('long', {}, (control) => native.embeddingTableCopy(control, handle));
+
+/** Bags whose weights stay as they are now. */
+function heldBags(options: EmbeddingBagOptions): ReturnType<typeof nativeBags> {
+  const { weights } = options;
+  const bags = nativeBags(options);
+  if (weights === undefined) return bags;
+  const [data, dtype, shape] =
+    weights instanceof Tensor
+      ? [weights.handle, weights.dtype, weights.shape]
+      : [weights, dtypeOfArray(weights), [weights.length]];
+  return { ...bags, weights: native.tensorFrom(data, dtype, shape) };
+}
+
+function checkOptions(options: EmbeddingTableOptions): Required<EmbeddingTableOptions> {
+  knownOptions(options, ['optimizer', 'learningRate', 'epsilon', 'beta1', 'beta2', 'seed']);
+  const optimizer = oneOf('optimizer', options.optimizer ?? 'adagrad', ['sgd', 'adagrad', 'adam'] as const);
+  const positive = (name: 'learningRate' | 'epsilon', fallback: number) => {
+    const value = finite(name, options[name] ?? fallback, 0);
+    if (value === 0) throw new TopknotError('ERR_RANGE', `${name}: expected a number above 0 but received 0`);
+    return value;
+  };
+  const beta = (name: 'beta1' | 'beta2', fallback: number) => {
+    const value = finite(name, options[name] ?? fallback, 0);
+    if (value >= 1) throw new TopknotError('ERR_RANGE', `${name}: expected a number below 1 but received ${value}`);
+    return value;
+  };
+  return {
+    optimizer,
+    learningRate: positive('learningRate', optimizer === 'adam' ? 0.001 : 0.01),
+    epsilon: positive('epsilon', 1e-8),
+    beta1: beta('beta1', 0.9),
+    beta2: beta('beta2', 0.999),
+    seed: integer('seed', options.seed ?? 42, 0),
+  };
+}

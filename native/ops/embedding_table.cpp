@@ -1,0 +1,79 @@
+// The memory of a trainable embedding table. These are the only operations that change a tensor: EmbeddingTable in
+// lib/nn/embedding-table.ts keeps the tensors to itself and lets an update run only while nothing reads them.
+#include <cmath>
+#include <cstring>
+
+#include "backend/registry.h"
+#include "ops/embedding_gradients.h"
+#include "ops/ops.h"
+
+namespace topknot {
+namespace {
+
+void expectState(const std::vector<Tensor>& state, EmbeddingOptimizer optimizer, const Tensor& table) {
+  const bool adam = optimizer == EmbeddingOptimizer::adam;
+  const size_t count = adam ? 2 : optimizer == EmbeddingOptimizer::adagrad ? 1 : 0;
+  require(state.size() == count, ErrorCode::argument, "state: expected ", count, " tensors but received ",
+          state.size());
+  for (const Tensor& t : state) {
+    expect(t, "state", DType::float32, adam ? 2 : 1);
+    require(t.rows() == table.rows() && (!adam || t.cols() == table.cols()), ErrorCode::shape, "state: expected one ",
+            adam ? "row" : "number", " for each row of the table but received shape ", text(t.shape));
+  }
+}
+
+void expectPositive(double value, const char* name) {
+  require(std::isfinite(value) && value > 0, ErrorCode::range, name, ": expected a number above 0 but received ",
+          value);
+}
+
+}  // namespace
+
+namespace ops {
+
+Tensor embeddingTableCopy(Job& job, Tensor tensor) {
+  expect(tensor, "table", tensor.dtype, -1);
+  Tensor out = Tensor::host(tensor.dtype, tensor.shape);
+  const int64_t bytes = static_cast<int64_t>(tensor.bytes());
+  parallelFor(bytes, 1 << 20, job.exec(), [&](int64_t begin, int64_t end, int) {
+    std::memcpy(out.data<char>() + begin, tensor.data<char>() + begin, static_cast<size_t>(end - begin));
+  });
+  job.checkCancelled();
+  return out;
+}
+
+void embeddingTableUpdate(Job& job, Tensor table, std::vector<Tensor> state, Tensor gradient, Tensor ids,
+                          std::optional<Tensor> offsets, BagOptions options, EmbeddingUpdateOptions update) {
+  expectState(state, update.optimizer, table);
+  expectPositive(update.learningRate, "learningRate");
+  expectPositive(update.epsilon, "epsilon");
+  for (const auto& [beta, name] : {std::pair{update.beta1, "beta1"}, std::pair{update.beta2, "beta2"}}) {
+    require(beta >= 0 && beta < 1, ErrorCode::range, name, ": expected 0 or more and below 1 but received ", beta);
+  }
+  require(update.step >= 1, ErrorCode::range, "step: expected 1 or more but received ", update.step);
+  Exec exec = job.exec();
+  exec.cancel = nullptr;  // a step is taken whole
+  EmbeddingGradients gradients(exec, std::move(gradient), {table, {}, {}}, std::move(ids), std::move(offsets), options);
+  const bool adam = update.optimizer == EmbeddingOptimizer::adam;
+  const double t = static_cast<double>(update.step);
+  const EmbeddingUpdateArgs args{
+      .rows = gradients.view(),
+      .optimizer = update.optimizer,
+      .rate = static_cast<float>(update.learningRate),
+      .epsilon = static_cast<float>(update.epsilon),
+      .beta1 = static_cast<float>(update.beta1),
+      .beta2 = static_cast<float>(update.beta2),
+      .correction1 = static_cast<float>(1 - std::pow(update.beta1, t)),
+      .correction2 = static_cast<float>(1 - std::pow(update.beta2, t)),
+      .table = table.buffer->data(),
+      .format = checkedTable({table, {}, {}}).format,
+      .sums = update.optimizer == EmbeddingOptimizer::adagrad ? state[0].data<float>() : nullptr,
+      .means = adam ? state[0].data<float>() : nullptr,
+      .squares = adam ? state[1].data<float>() : nullptr,
+      .seed = static_cast<uint64_t>(update.seed),
+      .step = static_cast<uint64_t>(update.step)};
+  run(cpuBackend(), &Backend::embeddingUpdate, "embeddingUpdate", exec, args);
+}
+
+}  // namespace ops
+}  // namespace topknot

@@ -87,6 +87,42 @@ describe('round trip', () => {
     expect(bytes.readFloatLE(8 + length + 8)).toBe(3);
   });
 
+  // Python's own package where it is installed, else the same reading spelt out with its standard library.
+  it.skipIf(spawnSync('python3', ['--version']).status !== 0)('is read by Python', async () => {
+    const path = at('python.safetensors');
+    await writeSafetensors(
+      path,
+      [
+        [
+          'factors',
+          tensor([
+            [1, 2.5],
+            [-3, 4],
+          ]),
+        ],
+        ['ids', tensor([2n ** 60n], { dtype: 'int64' })],
+      ],
+      { metadata: { model: 'als' } },
+    );
+    const script = `
+import json, struct, sys
+def by_hand(path):
+    raw = open(path, 'rb').read()
+    n = struct.unpack('<Q', raw[:8])[0]
+    head = json.loads(raw[8:8 + n])
+    codes = {'F32': 'f', 'I64': 'q'}
+    return {k: list(struct.unpack('<%d%s' % ((v['data_offsets'][1] - v['data_offsets'][0]) // struct.calcsize('<' + codes[v['dtype']]), codes[v['dtype']]),
+            raw[8 + n + v['data_offsets'][0]:8 + n + v['data_offsets'][1]])) for k, v in head.items() if k != '__metadata__'}
+try:
+    from safetensors.numpy import load_file
+    got = {k: v.ravel().tolist() for k, v in load_file(sys.argv[1]).items()}
+except ImportError:
+    got = by_hand(sys.argv[1])
+print(json.dumps(got, sort_keys=True))`;
+    const run = spawnSync('python3', ['-c', script, path], { encoding: 'utf8' });
+    expect(run.stdout.trim()).toBe(`{"factors": [1.0, 2.5, -3.0, 4.0], "ids": [${2n ** 60n}]}`);
+  });
+
   it('reads only the tensors asked for', async () => {
     const path = at('some.safetensors');
     await writeSafetensors(path, [

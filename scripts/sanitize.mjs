@@ -26,9 +26,11 @@ try {
   const still = ['setarch', process.arch === 'x64' ? 'x86_64' : process.arch, '-R'];
   const prefix = kind === 'thread' && spawnSync(still[0], [...still.slice(1), 'true']).status === 0 ? still : [];
   const [command, ...args] = [...prefix, 'ctest', '--test-dir', build, '-R', pattern];
-  const code = await run(command, [...args, '--output-on-failure', '--no-tests=error', '--timeout', '1200'], {
-    env: { ...process.env, UBSAN_OPTIONS: 'print_stacktrace=1', TSAN_OPTIONS: 'halt_on_error=1' },
-  });
+  const code = await run(
+    command,
+    [...args, '--output-on-failure', '--no-tests=error', '--timeout', '1200', '--parallel', '2'],
+    { env: { ...process.env, UBSAN_OPTIONS: 'print_stacktrace=1', TSAN_OPTIONS: 'halt_on_error=1' } },
+  );
   say(`sanitize: ${kind}: ${code === 0 ? 'clean' : 'not clean'}, ${seconds(start)}`);
   process.exitCode = code;
 } catch (error) {

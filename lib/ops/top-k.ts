@@ -1,4 +1,4 @@
-import { oneOf } from '../check.js';
+import { knownOptions, oneOf } from '../check.js';
 import { runJob } from '../job.js';
 import type { RowFilter } from '../models/recommender.js';
 import { native } from '../native.js';
@@ -42,6 +42,7 @@ export function topK(
   k: number,
   options: TopKOptions = {},
 ): TopKTensors {
+  knownOptions(options, ['metric', 'filter']);
   const metric = oneOf('metric', options.metric ?? 'innerProduct', metrics);
   const { ids, scores } = native.topkQueued(queries.handle, items.handle, k, metric, nativeFilter(options.filter));
   return { ids: new Tensor(ids), scores: new Tensor(scores) };
@@ -54,6 +55,7 @@ export function topKSync(
   k: number,
   options: TopKOptions = {},
 ): TopKTensors {
+  knownOptions(options, ['metric', 'filter']);
   const metric = oneOf('metric', options.metric ?? 'innerProduct', metrics);
   const found = native.topkSync(queries.handle, items.handle, undefined, k, metric, nativeFilter(options.filter));
   return { ids: new Tensor(found.ids), scores: new Tensor(found.scores) };

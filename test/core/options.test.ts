@@ -10,6 +10,8 @@ import {
   Random,
   splitLast,
   splitRatio,
+  topK,
+  topKSync,
 } from '../../lib/index.js';
 
 const arrays = { users: ['a', 'a', 'b', 'b'], items: [1, 2, 2, 3], values: [1, 2, 3, 4] };
@@ -35,6 +37,8 @@ describe('a misspelt option', () => {
     ['Interactions.fromArrays', () => Interactions.fromArrays(arrays, typo)],
     ['Interactions.read', () => Interactions.read('x.csv', { user: 'u', item: 'i', ...(typo as object) })],
     ['Interactions.query', () => Interactions.query('SELECT 1', { user: 'u', item: 'i', ...(typo as object) })],
+    ['topK', () => topK(model.userFactors, model.itemFactors, 1, typo)],
+    ['topKSync', () => topKSync(model.userFactors, model.itemFactors, 1, typo)],
     ['weight', () => data.weight('log', typo)],
     ['filter', () => data.filter(typo)],
     ['splitRatio', () => splitRatio(data, { test: 0.5, ...(typo as object) })],

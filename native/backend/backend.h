@@ -4,18 +4,15 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "backend/views.h"
+#include "backend/als_args.h"
+#include "backend/attention_args.h"
+#include "backend/embedding_args.h"
+#include "backend/limits_args.h"
+#include "backend/status.h"
+#include "backend/topk_args.h"
 #include "core/thread_pool.h"
 
 namespace topknot {
-
-/// Plain, so that it can cross the plugin's boundary. code is an ErrorCode, or -1 for success.
-struct Status {
-  int32_t code = -1;
-  char message[252] = {};
-
-  bool ok() const { return code < 0; }
-};
 
 inline constexpr uint32_t backendAbi = 1;
 

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "backend/views.h"
+#include "backend/topk_args.h"
 #include "core/csr.h"
 #include "core/fields.h"
 #include "core/tensor.h"

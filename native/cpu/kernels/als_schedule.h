@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "backend/views.h"
+#include "backend/als_args.h"
 #include "core/tensor.h"
 
 namespace topknot {

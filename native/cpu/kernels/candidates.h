@@ -10,7 +10,7 @@
 #include <span>
 #include <vector>
 
-#include "backend/views.h"
+#include "backend/topk_args.h"
 
 namespace topknot {
 

@@ -4,6 +4,7 @@
 #include <bit>
 #include <vector>
 
+#include "backend/embedding_args.h"
 #include "cpu/kernels/guard.h"
 
 #undef HWY_TARGET_INCLUDE

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "backend/embedding_args.h"
 #include "cpu/kernels/guard.h"
 
 #undef HWY_TARGET_INCLUDE

@@ -3,8 +3,9 @@
 #include <cstdio>
 #include <new>
 
-#include "backend/backend.h"
+#include "backend/status.h"
 #include "core/error.h"
+#include "core/thread_pool.h"
 
 namespace topknot {
 

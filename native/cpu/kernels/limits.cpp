@@ -2,6 +2,7 @@
 // measure it beside every case and report the share that was reached.
 #include <vector>
 
+#include "backend/limits_args.h"
 #include "cpu/kernels/guard.h"
 
 #undef HWY_TARGET_INCLUDE

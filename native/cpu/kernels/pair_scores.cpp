@@ -1,4 +1,5 @@
 // Scores of given (user, item) pairs; the same bits that topk returns for them.
+#include "backend/topk_args.h"
 #include "cpu/kernels/guard.h"
 #include "cpu/kernels/pair_score.h"
 

@@ -1,4 +1,5 @@
 // Squared lengths of rows, summed in float64 and rounded once.
+#include "backend/topk_args.h"
 #include "cpu/kernels/guard.h"
 #include "cpu/kernels/pair_score.h"
 

@@ -1,5 +1,5 @@
-// Matrices as kernels are given them, inside the plain structs of *_args.h: pointers, the same for every backend and safe
-// to pass to a plugin. All matrices are row-major. Shapes have been checked by ops/; kernels only assert.
+// Matrices as kernels are given them, inside the plain structs of *_args.h: pointers, the same for every backend and
+// safe to pass to a plugin. All matrices are row-major. Shapes have been checked by ops/; kernels only assert.
 #pragma once
 #include <cstdint>
 

@@ -21,7 +21,7 @@ struct TableView {
   const float* scale = nullptr;  // [rows]; for int8 and int4
   const float* bias = nullptr;
 
-  int64_t rowBytes() const {
+  constexpr int64_t rowBytes() const {
     switch (format) {
       case RowFormat::float32:
         return cols * 4;
@@ -80,6 +80,7 @@ struct EmbeddingGroupArgs {
 /// [offsets[g], offsets[g + 1]); for max only the columns that entry order[i] won.
 struct RowGradientsView {
   TableView gradient;      // float32 [bags, cols]: the derivative of the loss by each bag
+  int64_t entries;         // of all groups
   BagsView groups;         // ids: the bag of each entry
   const int32_t* rows;     // [groups] the row of the table
   const int32_t* order;    // for max

@@ -68,16 +68,16 @@ TOPKNOT_DTYPES(X)
 template <typename T>
 inline constexpr DType dtypeOf = DTypeOf<T>::value;
 
-inline float toFloat(BFloat16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
+constexpr float toFloat(BFloat16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
 
 /// Rounds to nearest, ties to even; NaN stays NaN.
-inline BFloat16 toBFloat16(float x) {
+constexpr BFloat16 toBFloat16(float x) {
   const uint32_t u = std::bit_cast<uint32_t>(x);
   if ((u & 0x7fffffffu) > 0x7f800000u) return {static_cast<uint16_t>((u >> 16) | 0x40u)};
   return {static_cast<uint16_t>((u + 0x7fffu + ((u >> 16) & 1u)) >> 16)};
 }
 
-inline float toFloat(Float16 x) {
+constexpr float toFloat(Float16 x) {
   const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000u) << 16;
   const uint32_t rest = x.bits & 0x7fffu;
   if (rest >= 0x7c00u) return std::bit_cast<float>(sign | 0x7f800000u | (rest & 0x3ffu) << 13);
@@ -87,7 +87,7 @@ inline float toFloat(Float16 x) {
 }
 
 /// Rounds to nearest, ties to even; beyond 65504 gives infinity; NaN stays NaN.
-inline Float16 toFloat16(float x) {
+constexpr Float16 toFloat16(float x) {
   const uint32_t u = std::bit_cast<uint32_t>(x);
   const uint16_t sign = static_cast<uint16_t>((u >> 16) & 0x8000u);
   const uint32_t rest = u & 0x7fffffffu;

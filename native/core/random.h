@@ -7,7 +7,7 @@
 
 namespace topknot {
 
-inline std::array<uint32_t, 4> philox(uint64_t seed, uint64_t row, uint64_t step) {
+constexpr std::array<uint32_t, 4> philox(uint64_t seed, uint64_t row, uint64_t step) {
   std::array<uint32_t, 4> c{static_cast<uint32_t>(step), static_cast<uint32_t>(step >> 32), static_cast<uint32_t>(row),
                             static_cast<uint32_t>(row >> 32)};
   uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);

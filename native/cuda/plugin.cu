@@ -6,6 +6,10 @@
 #include <mutex>
 
 #include "backend/cuda_plugin.h"
+#include "cuda/kernels/embedding_bag.cuh"
+#include "cuda/kernels/embedding_group.cuh"
+#include "cuda/kernels/embedding_update.cuh"
+#include "cuda/kernels/gather.cuh"
 #include "cuda/kernels/topk.cuh"
 
 namespace topknot::cuda {
@@ -97,8 +101,6 @@ Status download(const Exec& exec, void* host, const void* device, size_t bytes) 
   return copy(exec, host, device, bytes, cudaMemcpyDeviceToHost, "download");
 }
 
-Status runTopk(const Exec& exec, const TopkArgs& args) noexcept { return topk(exec, args); }
-
 const Backend* backend(int32_t index) noexcept {
   static std::mutex mutex;
   static Backend tables[maxDevices];
@@ -115,7 +117,13 @@ const Backend* backend(int32_t index) noexcept {
   table.release = release;
   table.upload = upload;
   table.download = download;
-  table.topk = runTopk;
+  table.topk = [](const Exec& exec, const TopkArgs& args) { return topk(exec, args); };
+  table.gather = gather;
+  table.embeddingBag = embeddingBag;
+  table.embeddingGroup = embeddingGroup;
+  table.embeddingGradient = embeddingGradient;
+  table.embeddingWeightGradient = embeddingWeightGradient;
+  table.embeddingUpdate = embeddingUpdate;
   table.name = "cuda";
   return &table;
 }

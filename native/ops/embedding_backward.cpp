@@ -98,7 +98,11 @@ RowGradientsView EmbeddingGradients::view() const {
   const TableView gradient{gradient_.data<float>(), gradient_.rows(), gradient_.cols(), RowFormat::float32};
   const BagsView groups{bagOf_.data<int32_t>(), starts_.data<int64_t>(), groups_,
                         weightOf_ ? weightOf_->data<float>() : nullptr, -1};
-  return {gradient, groups, rows_.data<int32_t>(), order_.data<int32_t>(),
+  return {gradient,
+          bagOf_.count(),
+          groups,
+          rows_.data<int32_t>(),
+          order_.data<int32_t>(),
           winners_ ? winners_->data<int32_t>() : nullptr};
 }
 

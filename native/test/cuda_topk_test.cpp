@@ -10,9 +10,11 @@
 #include "backend/registry.h"
 #include "core/random.h"
 #include "test/check.h"
+#include "test/placed.h"
 #include "test/simt/backend.h"
 
 using namespace topknot;
+using topknot::test::Placed;
 
 namespace {
 
@@ -90,33 +92,6 @@ double score(const Problem& p, int64_t q, int64_t item) {
   if (p.metric == Metric::cosine) return a * b > 0 ? dot / std::sqrt(a * b) : 0;
   return dot;
 }
-
-/// The pointers of a problem where the backend can read them: as they are on the CPU, copied to a device otherwise.
-class Placed {
- public:
-  Placed(const Backend& backend, const Exec& exec) : backend_(backend), exec_(exec) {}
-  ~Placed() {
-    for (void* data : copies_) check(backend_.release(exec_, data));
-  }
-  template <typename T>
-  T* place(const std::vector<T>& host) {
-    if (!backend_.allocate) return const_cast<T*>(host.data());
-    void* data = nullptr;
-    check(backend_.allocate(exec_, host.size() * sizeof(T), &data));
-    copies_.push_back(data);
-    check(backend_.upload(exec_, data, host.data(), host.size() * sizeof(T)));
-    return static_cast<T*>(data);
-  }
-  template <typename T>
-  void fetch(std::vector<T>& host, const T* data) {
-    if (backend_.download) check(backend_.download(exec_, host.data(), data, host.size() * sizeof(T)));
-  }
-
- private:
-  const Backend& backend_;
-  const Exec& exec_;
-  std::vector<void*> copies_;
-};
 
 Result runOn(const Backend& backend, const Problem& p, const Exec& exec = {}) {
   Result result{std::vector<int32_t>(p.queries * p.k, -7), std::vector<float>(p.queries * p.k, -7)};

@@ -12,9 +12,9 @@ namespace topknot {
 /// Sixteen random bits for each column of a row at one step.
 class RowBits {
  public:
-  RowBits(uint64_t seed, uint64_t row, uint64_t step) : seed_(seed), row_(row), step_(step << 24) {}
+  constexpr RowBits(uint64_t seed, uint64_t row, uint64_t step) : seed_(seed), row_(row), step_(step << 24) {}
   /// Of eight columns from c, a multiple of 8.
-  void fill(int64_t c, uint32_t (&bits)[8]) const {
+  constexpr void fill(int64_t c, uint32_t (&bits)[8]) const {
     const auto words = philox(seed_, row_, step_ | static_cast<uint64_t>(c / 8));
     for (int i = 0; i < 4; ++i) {
       bits[2 * i] = words[i] & 0xffffu;
@@ -27,12 +27,12 @@ class RowBits {
 };
 
 /// bits: 0 to 65535. Infinities and NaN stay; what rounds beyond the largest number becomes infinite.
-inline BFloat16 roundStochastically(float x, uint32_t bits, BFloat16) {
+constexpr BFloat16 roundStochastically(float x, uint32_t bits, BFloat16) {
   const uint32_t u = std::bit_cast<uint32_t>(x);
   if ((u & 0x7fffffffu) >= 0x7f800000u) return toBFloat16(x);
   return {static_cast<uint16_t>((u + bits) >> 16)};
 }
-inline Float16 roundStochastically(float x, uint32_t bits, Float16) {
+constexpr Float16 roundStochastically(float x, uint32_t bits, Float16) {
   const uint32_t u = std::bit_cast<uint32_t>(x);
   const uint32_t sign = (u & 0x80000000u) >> 16, rest = u & 0x7fffffffu;
   if (rest >= 0x7f800000u) return toFloat16(x);

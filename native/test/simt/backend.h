@@ -2,6 +2,10 @@
 #pragma once
 #include <cstring>
 
+#include "cuda/kernels/embedding_bag.cuh"
+#include "cuda/kernels/embedding_group.cuh"
+#include "cuda/kernels/embedding_update.cuh"
+#include "cuda/kernels/gather.cuh"
 #include "cuda/kernels/topk.cuh"
 
 namespace topknot::cuda {
@@ -28,6 +32,12 @@ inline Backend emulatedBackend() {
     return Status{};
   };
   table.topk = [](const Exec& exec, const TopkArgs& args) { return topk(exec, args, emulatedPlan); };
+  table.gather = gather;
+  table.embeddingBag = embeddingBag;
+  table.embeddingGroup = embeddingGroup;
+  table.embeddingGradient = embeddingGradient;
+  table.embeddingWeightGradient = embeddingWeightGradient;
+  table.embeddingUpdate = embeddingUpdate;
   return table;
 }
 

@@ -8,6 +8,7 @@
 #include "backend/attention_args.h"
 #include "backend/embedding_args.h"
 #include "backend/limits_args.h"
+#include "backend/matmul_args.h"
 #include "backend/status.h"
 #include "backend/topk_args.h"
 #include "core/thread_pool.h"

@@ -90,7 +90,7 @@ void Panel::multiply(const float* rows, int64_t tiles) {
   const FloatTag d;
   for (int64_t t = 0; t < tiles; ++t) {
     Floats tile[R][V];
-    multiplyTile<V>(packed_.data(), rows + t * R * dims_, dims_, tile);
+    multiplyTile<V>(packed_.data(), rows + t * R * dims_, dims_, 1, dims_, tile);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 2

@@ -1,7 +1,7 @@
-// The register tile of the batched scans: R rows of items against V vectors of queries. Queries lie in the lanes
-// (packed once, dimension by dimension); an item's elements are broadcast straight from its row, so items need no
-// packing and any number of dimensions works without a tail. Each score is one chain of multiply-adds in the order
-// of the dimensions: it depends on the pair alone.
+// The register tile of the batched scans and of matrix products: R rows (items) against V vectors (of queries). Queries
+// lie in the lanes, packed dimension by dimension; the elements of an item are broadcast from where they are, so items
+// need no packing and any number of dimensions works without a tail. Each score is one chain of multiply-adds in the
+// order of the dimensions: it depends on the pair alone.
 #include <cstdint>
 
 #include <hwy/highway.h>
@@ -33,24 +33,25 @@ constexpr int tileRows() {
 #endif
 }
 
-/// scores[r][v] = items row r · the queries of vector v; panel holds V vectors for each of `dims` dimensions.
+/// scores[r][v] = row r · the queries of vector v. Element k of row r is rows[r * stride + k * step]; panel holds V
+/// vectors for each of `dims` dimensions.
 template <int V, int R = tileRows<V>()>
-HWY_INLINE void multiplyTile(const float* HWY_RESTRICT panel, const float* HWY_RESTRICT rows, int64_t dims,
-                             Floats (&scores)[R][V]) {
+HWY_INLINE void multiplyTile(const float* HWY_RESTRICT panel, const float* HWY_RESTRICT rows, int64_t stride,
+                             int64_t step, int64_t dims, Floats (&scores)[R][V]) {
   const FloatTag d;
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 2
     for (int v = 0; v < V; ++v) scores[r][v] = hn::Zero(d);
   }
-  const float* end = rows + dims;
-  for (; rows != end; ++rows, panel += V * lanes) {
+  const float* end = rows + dims * step;
+  for (; rows != end; rows += step, panel += V * lanes) {
     Floats query[V];
 #pragma GCC unroll 2
     for (int v = 0; v < V; ++v) query[v] = hn::Load(d, panel + v * lanes);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      const Floats item = hn::Set(d, rows[r * dims]);
+      const Floats item = hn::Set(d, rows[r * stride]);
 #pragma GCC unroll 2
       for (int v = 0; v < V; ++v) scores[r][v] = hn::MulAdd(item, query[v], scores[r][v]);
     }

@@ -220,7 +220,7 @@ void scanTiles(const Block& b, Candidates& candidates, int64_t begin, int64_t en
         const int64_t fetch = std::min(fetched + step, nextBytes);
         for (; fetched < fetch; fetched += 64) hwy::Prefetch(next + fetched);
         Floats scores[R][V];
-        multiplyTile<V>(panel, items + t * R * dims, dims, scores);
+        multiplyTile<V>(panel, items + t * R * dims, dims, 1, dims, scores);
         if (affine) {
 #pragma GCC unroll 16
           for (int r = 0; r < R; ++r) {

@@ -36,6 +36,7 @@ export {
   type EmbeddingTableOptions,
 } from './nn/embedding-table.js';
 export {
+  type AttentionDType,
   type AttentionGradients,
   type AttentionOptions,
   type AttentionTensors,

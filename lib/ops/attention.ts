@@ -6,6 +6,9 @@ import { Tensor } from '../tensor.js';
 /** Offsets of packed sequences: a tensor or a typed array. */
 export type Offsets = Tensor<'int32'> | Tensor<'int64'> | Int32Array | BigInt64Array;
 
+/** What q, k and v may hold; all arithmetic is in float32. */
+export type AttentionDType = 'float32' | 'bfloat16';
+
 export interface AttentionOptions {
   /**
    * Hides the keys behind a query's own place. Query i of n stands at key i + m - n of m: the last query stands at the
@@ -19,11 +22,12 @@ export interface AttentionOptions {
   window?: number | readonly [number, number] | undefined;
   /** What the products are multiplied with; 1 / √dims unless given. */
   scale?: number | undefined;
-  /** bool or uint8 [batch, keys]: 0 hides a key from every query, as for padding. Not with packed sequences. */
+  /** bool or uint8 [batch, keys], packed [total of keys]: 0 hides a key from every query, as for padding. */
   keyMask?: Tensor<'bool'> | Tensor<'uint8'> | undefined;
   /**
-   * float32 [1 or batch, 1 or heads, queries, keys], added to the scaled products; `-Infinity` hides a pair. Not with
-   * packed sequences.
+   * float32 [1 or batch, 1 or heads, queries, keys], added to the scaled products; `-Infinity` hides a pair. With packed
+   * sequences the last two are at least as long as the longest sequences, and query i and key j of each sequence find
+   * theirs at [i, j].
    */
   bias?: Tensor<'float32'> | undefined;
   /** [sequences + 1], rising from 0 to the total: the sequences are packed, see `attention`. */
@@ -36,9 +40,9 @@ export interface AttentionOptions {
   seed?: number | undefined;
 }
 
-export interface AttentionTensors {
-  /** float32, the shape of q. */
-  out: Tensor<'float32'>;
+export interface AttentionTensors<D extends AttentionDType = 'float32'> {
+  /** The shape and the element type of q. */
+  out: Tensor<D>;
   /**
    * float32 [batch, heads, queries], packed [heads, total]: the logarithm of the sum of the exponentials of each query's
    * scores, -Infinity where it sees no key. Whoever merges results over parts of the keys needs it.
@@ -67,6 +71,9 @@ const optionNames = [
  * `queryOffsets` they are [total, heads, dims], sequences of any lengths one after the other. k and v may have fewer
  * heads than q, if their number divides that of q: then neighbouring heads of q share one.
  *
+ * q, k and v are float32, or all of them bfloat16: these are widened block by block, everything is summed in float32, and
+ * `out` is rounded to bfloat16 at the end.
+ *
  * The same call gives the same bytes at any number of threads, dropout included.
  *
  * @throws ERR_SHAPE, ERR_DTYPE, ERR_RANGE or ERR_ARGUMENT at once. Reading the result rejects with ERR_VALUE when an
@@ -76,23 +83,23 @@ const optionNames = [
  * @see Vaswani et al. 2017, "Attention is all you need"; Milakov and Gimelshein 2018, "Online normalizer calculation for
  * softmax"; Dao et al. 2022, "FlashAttention", and Dao 2023, "FlashAttention-2"; Ainslie et al. 2023, "GQA".
  */
-export function attention(
-  q: Tensor<'float32'>,
-  k: Tensor<'float32'>,
-  v: Tensor<'float32'>,
+export function attention<D extends AttentionDType>(
+  q: Tensor<D>,
+  k: Tensor<D>,
+  v: Tensor<D>,
   options: AttentionOptions = {},
-): AttentionTensors {
+): AttentionTensors<D> {
   const { out, logSumExp } = native.attention(q.handle, k.handle, v.handle, nativeOptions(options));
   return { out: new Tensor(out), logSumExp: new Tensor(logSumExp) };
 }
 
-export interface AttentionGradients {
-  /** float32, the shape of q. */
-  q: Tensor<'float32'>;
-  /** float32, the shape of k. */
-  k: Tensor<'float32'>;
-  /** float32, the shape of v. */
-  v: Tensor<'float32'>;
+export interface AttentionGradients<D extends AttentionDType = 'float32'> {
+  /** The shape and the element type of q. */
+  q: Tensor<D>;
+  /** The shape and the element type of k. */
+  k: Tensor<D>;
+  /** The shape and the element type of v. */
+  v: Tensor<D>;
   /** float32, the shape of the bias, summed over what shares it; undefined without a bias. */
   bias: Tensor<'float32'> | undefined;
 }
@@ -101,21 +108,24 @@ export interface AttentionGradients {
  * The gradients of a loss with respect to what `attention` was given. The weights are made again, block by block, from
  * `logSumExp`; the same call gives the same bytes at any number of threads. Queued on the stream: returns at once.
  *
- * @param outGradient float32, the shape of q: the gradient of the loss with respect to `out`
+ * Gradients of bfloat16 inputs are bfloat16: they are summed in float32 over everything that shares them, grouped heads
+ * included, and rounded once.
+ *
+ * @param outGradient the shape and the element type of q: the gradient of the loss with respect to `out`
  * @param saved what `attention` returned for the same q, k, v and options
  * @param options those of the forward call, the seed included
  * @throws like `attention`; ERR_SHAPE and ERR_DTYPE name outGradient, out or logSumExp, too
  * @example const saved = attention(q, k, v); const { q: dq } = attentionBackward(dOut, q, k, v, saved);
  * @see Dao et al. 2022, "FlashAttention", appendix B
  */
-export function attentionBackward(
-  outGradient: Tensor<'float32'>,
-  q: Tensor<'float32'>,
-  k: Tensor<'float32'>,
-  v: Tensor<'float32'>,
-  saved: AttentionTensors,
+export function attentionBackward<D extends AttentionDType>(
+  outGradient: Tensor<D>,
+  q: Tensor<D>,
+  k: Tensor<D>,
+  v: Tensor<D>,
+  saved: AttentionTensors<D>,
   options: AttentionOptions = {},
-): AttentionGradients {
+): AttentionGradients<D> {
   const gradients = native.attentionBackward(
     outGradient.handle,
     q.handle,

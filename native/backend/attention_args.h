@@ -3,6 +3,8 @@
 #pragma once
 #include <cstdint>
 
+#include "core/dtype.h"
+
 namespace topknot {
 
 /// Where row i of head h of sequence b starts: (padded) b * batch + h * head + i * row; packed sequences add their
@@ -11,9 +13,21 @@ struct AttentionLayout {
   int64_t batch, head, row;
 };
 
+/// Added to the scaled scores of the first `queries` x `keys` pairs of a sequence: float32, row-major. One batch or one
+/// head of it serves all.
+struct AttentionBias {
+  const float* data;  // null: none
+  int64_t batches, heads, queries, keys;
+
+  const float* of(int64_t b, int64_t h) const {
+    return data ? data + ((batches == 1 ? 0 : b) * heads + (heads == 1 ? 0 : h)) * queries * keys : nullptr;
+  }
+};
+
 /// Query i of a sequence with n queries and m keys stands at key i + m - n: the last query at the last key.
 /// It meets the keys from `left` before that place to `right` behind it.
 struct AttentionProblem {
+  DType dtype;                          // of q, k, v, out and their gradients: float32, or bfloat16, summed in float32
   int64_t batch, heads, kvHeads, dims;  // query head h reads key head h / (heads / kvHeads)
   int64_t queries, keys;                // padded: of each sequence; packed: the totals
   const int64_t* queryOffsets;          // [batch + 1], null: padded
@@ -21,10 +35,9 @@ struct AttentionProblem {
   AttentionLayout queryLayout, keyLayout;
   int64_t left, right;
   float scale;
-  const uint8_t* keyMask;  // [batch, keys], 0: nobody may see the key; null: all may be seen
-  const float* bias;       // added to the scaled scores, row i at b * biasBatch + h * biasHead + i * keys; null: none
-  int64_t biasBatch, biasHead;  // 0 where one bias serves all
-  float dropout;                // probability that a weight becomes 0; the others grow by 1 / (1 - dropout)
+  const uint8_t* keyMask;  // [batch, keys], packed [keys], 0: nobody may see the key; null: all may be seen
+  AttentionBias bias;
+  float dropout;  // probability that a weight becomes 0; the others grow by 1 / (1 - dropout)
   uint64_t seed;
 
   int64_t queryCount(int64_t b) const { return queryOffsets ? queryOffsets[b + 1] - queryOffsets[b] : queries; }
@@ -34,6 +47,9 @@ struct AttentionProblem {
   }
   int64_t keyStart(int64_t b, int64_t kvHead) const {
     return b * keyLayout.batch + kvHead * keyLayout.head + (keyOffsets ? keyOffsets[b] * keyLayout.row : 0);
+  }
+  const uint8_t* maskOf(int64_t b) const {
+    return keyMask ? keyMask + (keyOffsets ? keyOffsets[b] : b * keys) : nullptr;
   }
   /// The place of query 0 of head h of sequence b in logSumExp, and in the numbering of rows for dropout.
   int64_t rowStart(int64_t b, int64_t h) const {
@@ -45,8 +61,8 @@ struct AttentionProblem {
 /// there are none. Vaswani et al. 2017; tiled with an online softmax: Milakov and Gimelshein 2018, Dao et al. 2022.
 struct AttentionArgs {
   AttentionProblem problem;
-  const float *q, *k, *v;
-  float* out;          // laid out as q
+  const void *q, *k, *v;
+  void* out;           // laid out as q
   float* logSumExp;    // [batch, heads, queries], packed [heads, queries]; -inf where a query sees no key
   int32_t* notFinite;  // becomes 1 when a result is not finite
 };
@@ -56,10 +72,10 @@ struct AttentionArgs {
 /// k_j; dk_j = scale Σ_i ds_ij q_i. The weights are made again from logSumExp (Dao et al. 2022).
 struct AttentionBackwardArgs {
   AttentionProblem problem;
-  const float *q, *k, *v, *out, *logSumExp, *outGradient;
-  float *qGradient, *kGradient, *vGradient;  // laid out as q, k, v
-  float* biasGradient;                       // the shape of the bias; null: not wanted
-  int64_t biasBatches, biasHeads;            // its first two dimensions
+  const void *q, *k, *v, *out, *outGradient;
+  const float* logSumExp;
+  void *qGradient, *kGradient, *vGradient;  // laid out as q, k, v
+  float* biasGradient;                      // the shape of the bias; null: not wanted
   int32_t* notFinite;
 };
 

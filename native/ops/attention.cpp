@@ -12,9 +12,13 @@ namespace {
 
 constexpr int64_t unlimited = int64_t{1} << 40;  // beyond every length, yet safe to add to one
 
-void expectFloats(const Tensor& t, const char* name, int rank, const char* shape) {
-  require(t.dtype == DType::float32, ErrorCode::dtype, name, ": expected float32 but received ",
+/// k, v, and what the forward pass made of them: the element type of q.
+void expectType(const Tensor& t, const char* name, DType dtype) {
+  require(t.dtype == dtype, ErrorCode::dtype, name, ": expected ", std::string(text(dtype)), ", as q is, but received ",
           std::string(text(t.dtype)));
+}
+
+void expectRank(const Tensor& t, const char* name, int rank, const char* shape) {
   require(t.rank() == rank, ErrorCode::shape, name, ": expected ", shape, " but received shape ", text(t.shape));
 }
 
@@ -25,16 +29,14 @@ void expectDevice(const Tensor& t, const char* name, const Tensor& q) {
 
 void expectFinite(const Tensor& t, const char* name, bool orMinusInfinity) {
   for (int64_t i = 0; i < t.count(); ++i) {
-    const float x = t.data<float>()[i];
+    const float x = t.dtype == DType::bfloat16 ? toFloat(t.data<BFloat16>()[i]) : t.data<float>()[i];
     require(std::isfinite(x) || (orMinusInfinity && x < 0), ErrorCode::value, name, ": expected ",
             orMinusInfinity ? "finite numbers or -Infinity" : "finite numbers", " but element ", i, " is ", x);
   }
 }
 
-/// What the forward pass made, or a gradient of it: float32 of this shape.
+/// What the forward pass made, or a gradient of it.
 void expectSaved(const Tensor& t, const char* name, const Shape& shape, const char* what, const Tensor& q) {
-  require(t.dtype == DType::float32, ErrorCode::dtype, name, ": expected float32 but received ",
-          std::string(text(t.dtype)));
   require(t.shape == shape, ErrorCode::shape, name, ": expected shape ", text(shape), ", ", what, ", but received ",
           text(t.shape));
   expectDevice(t, name, q);
@@ -49,10 +51,13 @@ class AttentionCall {
     checkMask();
     checkBias();
     checkNumbers();
+    bool known = true;
     for (const auto& [offsets, name, total] : offsets()) {
       checkOffsetsShape(*offsets, name);
-      if (!offsets->pending) checkOffsets(*offsets, name, total);
+      if (offsets->pending) known = false;
+      else checkOffsets(*offsets, name, total);
     }
+    if (known) checkBiasLengths();
   }
 
   const Tensor& q() const { return q_; }
@@ -75,11 +80,13 @@ class AttentionCall {
       offsets->pending->wait();
       checkOffsets(*offsets, name, total);
     }
+    checkBiasLengths();
   }
 
   /// After wait(). The views hold as long as this object.
   AttentionProblem problem() {
     AttentionProblem p{};
+    p.dtype = q_.dtype;
     p.batch = batch(), p.heads = heads(), p.kvHeads = k_.shape[1], p.dims = dims();
     p.queries = queries(), p.keys = keys();
     p.queryLayout = layout(q_), p.keyLayout = layout(k_);
@@ -92,11 +99,7 @@ class AttentionCall {
     p.right = options_.causal ? 0 : std::min(options_.right.value_or(unlimited), unlimited);
     p.scale = static_cast<float>(options_.scale.value_or(1 / std::sqrt(static_cast<double>(dims()))));
     if (options_.keyMask) p.keyMask = options_.keyMask->data<uint8_t>();
-    if (const Tensor* b = bias()) {
-      p.bias = b->data<float>();
-      p.biasHead = b->shape[1] == 1 ? 0 : queries() * keys();
-      p.biasBatch = b->shape[0] == 1 ? 0 : b->shape[1] * queries() * keys();
-    }
+    if (const Tensor* b = bias()) p.bias = {b->data<float>(), b->shape[0], b->shape[1], b->shape[2], b->shape[3]};
     p.dropout = static_cast<float>(options_.dropout);
     p.seed = static_cast<uint64_t>(options_.seed);
     return p;
@@ -142,9 +145,13 @@ class AttentionCall {
             "keyOffsets: expected together with queryOffsets but received alone");
     const char* shape = packed() ? "[total, heads, dims]" : "[batch, heads, length, dims]";
     const int rank = packed() ? 3 : 4;
-    expectFloats(q_, "q", rank, shape);
-    expectFloats(k_, "k", rank, shape);
-    expectFloats(v_, "v", rank, shape);
+    require(q_.dtype == DType::float32 || q_.dtype == DType::bfloat16, ErrorCode::dtype,
+            "q: expected float32 or bfloat16 but received ", std::string(text(q_.dtype)));
+    expectType(k_, "k", q_.dtype);
+    expectType(v_, "v", q_.dtype);
+    expectRank(q_, "q", rank, shape);
+    expectRank(k_, "k", rank, shape);
+    expectRank(v_, "v", rank, shape);
     expectDevice(k_, "k", q_);
     expectDevice(v_, "v", q_);
     require(dims() >= 1 && dims() <= 256, ErrorCode::shape,
@@ -164,23 +171,40 @@ class AttentionCall {
   void checkMask() const {
     if (!options_.keyMask) return;
     const Tensor& mask = *options_.keyMask;
-    require(!packed(), ErrorCode::argument, "keyMask: packed sequences have no padding: leave it out, or the offsets");
     require(mask.dtype == DType::boolean || mask.dtype == DType::uint8, ErrorCode::dtype,
             "keyMask: expected bool or uint8 but received ", std::string(text(mask.dtype)));
-    require(mask.shape == Shape({batch(), keys()}), ErrorCode::shape, "keyMask: expected shape ",
-            text(Shape{batch(), keys()}), " (sequences, keys) but received ", text(mask.shape));
+    const Shape shape = packed() ? Shape{keys()} : Shape{batch(), keys()};
+    require(mask.shape == shape, ErrorCode::shape, "keyMask: expected shape ", text(shape),
+            packed() ? " (the keys of all sequences)" : " (sequences, keys)", " but received ", text(mask.shape));
     expectDevice(mask, "keyMask", q_);
   }
 
   void checkBias() const {
     if (!bias()) return;
-    require(!packed(), ErrorCode::argument, "bias: expected none with packed sequences");
-    expectFloats(*bias(), "bias", 4, "[1 or batch, 1 or heads, queries, keys]");
+    require(bias()->dtype == DType::float32, ErrorCode::dtype, "bias: expected float32 but received ",
+            std::string(text(bias()->dtype)));
+    expectRank(*bias(), "bias", 4, "[1 or batch, 1 or heads, queries, keys]");
     const Shape& s = bias()->shape;
-    require((s[0] == 1 || s[0] == batch()) && (s[1] == 1 || s[1] == heads()) && s[2] == queries() && s[3] == keys(),
-            ErrorCode::shape, "bias: expected shape [1 or ", batch(), ", 1 or ", heads(), ", ", queries(), ", ", keys(),
-            "] but received ", text(s));
+    const bool lengths = packed() || (s[2] == queries() && s[3] == keys());  // packed: see checkBiasLengths
+    require((s[0] == 1 || s[0] == batch()) && (s[1] == 1 || s[1] == heads()) && lengths, ErrorCode::shape,
+            "bias: expected shape [1 or ", batch(), ", 1 or ", heads(), ", ",
+            packed() ? "longest queries, longest keys" : concat(queries(), ", ", keys()), "] but received ", text(s));
     expectDevice(*bias(), "bias", q_);
+  }
+
+  /// Of packed sequences, whose lengths are known once the offsets are.
+  void checkBiasLengths() const {
+    if (!bias() || !packed()) return;
+    const auto longest = [](const Tensor& offsets) {
+      const std::vector<int64_t> at = widened(offsets);
+      int64_t most = 0;
+      for (size_t i = 1; i < at.size(); ++i) most = std::max(most, at[i] - at[i - 1]);
+      return most;
+    };
+    const int64_t n = longest(*options_.queryOffsets);
+    const int64_t m = options_.keyOffsets ? longest(*options_.keyOffsets) : n;
+    require(bias()->shape[2] >= n && bias()->shape[3] >= m, ErrorCode::shape, "bias: expected at least ", n,
+            " queries and ", m, " keys, those of the longest sequences, but received shape ", text(bias()->shape));
   }
 
   void checkNumbers() const {
@@ -232,15 +256,15 @@ namespace ops {
 
 AttentionResult attention(Stream& stream, Tensor q, Tensor k, Tensor v, AttentionOptions options) {
   AttentionCall call(std::move(q), std::move(k), std::move(v), std::move(options));
-  AttentionResult result{Tensor::host<float>(call.q().shape), Tensor::host<float>(call.logSumExpShape())};
+  AttentionResult result{Tensor::host(call.q().dtype, call.q().shape), Tensor::host<float>(call.logSumExpShape())};
   result.out.pending = result.logSumExp.pending = stream.enqueue([call, result](const Exec& exec) mutable {
     call.wait();
     int32_t notFinite = 0;
     const AttentionArgs args{.problem = call.problem(),
-                             .q = call.q().data<float>(),
-                             .k = call.k().data<float>(),
-                             .v = call.v().data<float>(),
-                             .out = result.out.data<float>(),
+                             .q = call.q().data<void>(),
+                             .k = call.k().data<void>(),
+                             .v = call.v().data<void>(),
+                             .out = result.out.data<void>(),
                              .logSumExp = result.logSumExp.data<float>(),
                              .notFinite = &notFinite};
     run(backendOf(call.q().device()), &Backend::attention, "attention", exec, args);
@@ -252,11 +276,15 @@ AttentionResult attention(Stream& stream, Tensor q, Tensor k, Tensor v, Attentio
 AttentionGradients attentionBackward(Stream& stream, Tensor outGradient, Tensor q, Tensor k, Tensor v, Tensor out,
                                      Tensor logSumExp, AttentionOptions options) {
   AttentionCall call(std::move(q), std::move(k), std::move(v), std::move(options));
+  expectType(outGradient, "outGradient", call.q().dtype);
+  expectType(out, "out", call.q().dtype);
+  require(logSumExp.dtype == DType::float32, ErrorCode::dtype, "logSumExp: expected float32 but received ",
+          std::string(text(logSumExp.dtype)));
   expectSaved(outGradient, "outGradient", call.q().shape, "that of q", call.q());
   expectSaved(out, "out", call.q().shape, "that of q", call.q());
   expectSaved(logSumExp, "logSumExp", call.logSumExpShape(), "one number for each query and head", call.q());
-  AttentionGradients result{Tensor::host<float>(call.q().shape), Tensor::host<float>(call.k().shape),
-                            Tensor::host<float>(call.v().shape), std::nullopt};
+  AttentionGradients result{Tensor::host(call.q().dtype, call.q().shape), Tensor::host(call.k().dtype, call.k().shape),
+                            Tensor::host(call.v().dtype, call.v().shape), std::nullopt};
   if (call.bias()) result.bias = Tensor::host<float>(call.bias()->shape);
   const auto pending = stream.enqueue([=](const Exec& exec) mutable {
     call.wait();
@@ -265,18 +293,16 @@ AttentionGradients attentionBackward(Stream& stream, Tensor outGradient, Tensor 
     }
     int32_t notFinite = 0;
     const AttentionBackwardArgs args{.problem = call.problem(),
-                                     .q = call.q().data<float>(),
-                                     .k = call.k().data<float>(),
-                                     .v = call.v().data<float>(),
-                                     .out = out.data<float>(),
+                                     .q = call.q().data<void>(),
+                                     .k = call.k().data<void>(),
+                                     .v = call.v().data<void>(),
+                                     .out = out.data<void>(),
+                                     .outGradient = outGradient.data<void>(),
                                      .logSumExp = logSumExp.data<float>(),
-                                     .outGradient = outGradient.data<float>(),
-                                     .qGradient = result.q.data<float>(),
-                                     .kGradient = result.k.data<float>(),
-                                     .vGradient = result.v.data<float>(),
+                                     .qGradient = result.q.data<void>(),
+                                     .kGradient = result.k.data<void>(),
+                                     .vGradient = result.v.data<void>(),
                                      .biasGradient = result.bias ? result.bias->data<float>() : nullptr,
-                                     .biasBatches = result.bias ? result.bias->shape[0] : 0,
-                                     .biasHeads = result.bias ? result.bias->shape[1] : 0,
                                      .notFinite = &notFinite};
     run(backendOf(call.q().device()), &Backend::attentionBackward, "attentionBackward", exec, args);
     if (!notFinite) return;

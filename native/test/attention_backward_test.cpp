@@ -75,6 +75,35 @@ TEST(gradientsMatchTheirFormulas) {
   }
 }
 
+TEST(bfloat16IsFloat32Rounded) {
+  static Stream stream;
+  for (uint64_t seed = 500; seed < 700; ++seed) {
+    Call half = draw(seed), full = half;
+    for (Tensor Call::*t : {&Call::q, &Call::k, &Call::v}) {
+      half.*t = toHalves(full.*t);
+      full.*t = toFloats(half.*t);
+    }
+    const Tensor weight = toHalves(normals(half.q.shape, seed + 77)), wideWeight = toFloats(weight);
+    const Gradients expected = gradients(full, wideWeight);
+    forEachIsa([&] {
+      const AttentionGradients g = backward(half, weight);
+      CHECK(g.q.dtype == DType::bfloat16 && g.k.dtype == DType::bfloat16 && g.v.dtype == DType::bfloat16);
+      // float32 with the same rounded result of the forward pass
+      const AttentionResult r = attend(half.q, half.k, half.v, half.options);
+      const AttentionGradients wide = ops::attentionBackward(stream, wideWeight, full.q, full.k, full.v,
+                                                             toFloats(r.out), r.logSumExp, full.options);
+      wide.q.pending->wait();
+      report(sameBytes(g.q, toHalves(wide.q)) && sameBytes(g.k, toHalves(wide.k)) && sameBytes(g.v, toHalves(wide.v)),
+             full, "rounded");
+      if (g.bias) report(sameBytes(*g.bias, *wide.bias), full, "bias");
+      // and the formula, but for rounding, whose largest part is that of the forward pass's result
+      report(near(toFloats(g.q), expected.q, 0.05), full, "q");
+      report(near(toFloats(g.k), expected.k, 0.05), full, "k");
+      report(near(toFloats(g.v), expected.v, 0.05), full, "v");
+    });
+  }
+}
+
 TEST(gradientsMatchDifferences) {
   for (uint64_t seed = 2000; seed < 2040; ++seed) {
     Call c = draw(seed);
@@ -181,6 +210,9 @@ TEST(badArgumentsAreNamed) {
   CHECK(throws(r.out, normals({1, 2, 6, 3}, 1), r.logSumExp, "ERR_SHAPE out: "));
   CHECK(throws(r.out, r.out, normals({1, 2, 5}, 1), "ERR_SHAPE logSumExp: "));
   CHECK(throws(vectorOf<int32_t>({1}), r.out, r.logSumExp, "ERR_DTYPE outGradient: "));
+  CHECK(throws(toHalves(r.out), r.out, r.logSumExp, "ERR_DTYPE outGradient: expected float32, as q is"));
+  CHECK(throws(r.out, toHalves(r.out), r.logSumExp, "ERR_DTYPE out: "));
+  CHECK(throws(r.out, r.out, toHalves(r.logSumExp), "ERR_DTYPE logSumExp: expected float32"));
   Tensor weight = normals(c.q.shape, 1);
   weight.data<float>()[7] = std::nanf("");
   CHECK(throws(weight, r.out, r.logSumExp, "ERR_VALUE outGradient: expected finite numbers but element 7"));

@@ -91,7 +91,7 @@ inline double weightsOf(const Layout& at, const Tensor& q, const Tensor& k, cons
   double largest = -infinity;
   for (int64_t j = 0; j < m; ++j) {
     if (j < place - left || j > place + right) continue;
-    if (o.keyMask && !o.keyMask->data<uint8_t>()[b * m + j]) continue;
+    if (o.keyMask && !o.keyMask->data<uint8_t>()[at.keyAt[b] + j]) continue;
     double dot = 0;
     for (int64_t c = 0; c < at.dims; ++c) {
       dot += static_cast<double>(q.data<float>()[at.query(b, h, i) + c]) * k.data<float>()[at.key(b, h, j) + c];
@@ -165,6 +165,19 @@ struct Call {
   std::string text;
 };
 
+inline Tensor toHalves(const Tensor& t) {
+  Tensor out = Tensor::host<BFloat16>(t.shape);
+  std::transform(t.data<float>(), t.data<float>() + t.count(), out.data<BFloat16>(), toBFloat16);
+  return out;
+}
+
+inline Tensor toFloats(const Tensor& t) {
+  Tensor out = Tensor::host<float>(t.shape);
+  std::transform(t.data<BFloat16>(), t.data<BFloat16>() + t.count(), out.data<float>(),
+                 [](BFloat16 x) { return toFloat(x); });
+  return out;
+}
+
 inline Tensor mask(int64_t batch, int64_t keys, uint64_t seed) {
   Tensor t = Tensor::host(seed % 2 ? DType::boolean : DType::uint8, {batch, keys});
   Random random(seed, 3);
@@ -185,7 +198,7 @@ inline Call draw(uint64_t seed) {
   const auto length = [&] { return static_cast<int64_t>(random.below(4) ? random.below(limit) : random.below(20)); };
   const bool packed = random.below(3) == 0;
   AttentionOptions& o = c.options;
-  int64_t queries = length(), keys = random.below(2) ? queries : length();
+  int64_t queries = length(), keys = random.below(2) ? queries : length(), longest[2] = {queries, keys};
   if (packed) {
     std::vector<int64_t> queryAt{0}, keyAt{0};
     for (int64_t b = 0; b < batch; ++b)
@@ -194,6 +207,11 @@ inline Call draw(uint64_t seed) {
     o.queryOffsets = vectorOf(std::vector<int32_t>(queryAt.begin(), queryAt.end()));
     if (!self) o.keyOffsets = vectorOf(keyAt);
     queries = queryAt.back(), keys = self ? queries : keyAt.back();
+    for (int side = 0; side < 2; ++side) {
+      const std::vector<int64_t>& at = side == 0 || self ? queryAt : keyAt;
+      longest[side] = static_cast<int64_t>(random.below(3));  // a bias may be longer than any sequence
+      for (int64_t b = 0; b < batch; ++b) longest[side] = std::max(longest[side], at[b + 1] - at[b]);
+    }
   }
   const auto shape = [&](int64_t h, int64_t n) { return packed ? Shape{n, h, dims} : Shape{batch, h, n, dims}; };
   c.q = normals(shape(heads, queries), seed * 3 + 1);
@@ -204,9 +222,12 @@ inline Call draw(uint64_t seed) {
   if (random.below(3) == 0) o.right = static_cast<int64_t>(random.below(40));
   if (random.below(4) == 0) o.scale = 1.3 / std::sqrt(static_cast<double>(dims));
   if (random.below(3) == 0) o.dropout = 0.25, o.seed = static_cast<int64_t>(seed);
-  if (!packed && random.below(3) == 0) o.keyMask = mask(batch, keys, seed);
-  if (!packed && random.below(3) == 0) {
-    o.bias = normals({pick({1, batch}), pick({1, heads}), queries, keys}, seed * 3 + 4);
+  if (random.below(3) == 0) {
+    o.keyMask = mask(packed ? 1 : batch, keys, seed);
+    if (packed) o.keyMask->shape = {keys};
+  }
+  if (random.below(3) == 0) {
+    o.bias = normals({pick({1, batch}), pick({1, heads}), longest[0], longest[1]}, seed * 3 + 4);
     for (float& x : o.bias->span<float>()) {
       if (random.below(10) == 0) x = -std::numeric_limits<float>::infinity();
     }

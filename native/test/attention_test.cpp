@@ -17,6 +17,21 @@ TEST(matchesTheFormula) {
   }
 }
 
+TEST(bfloat16IsFloat32Rounded) {
+  for (uint64_t seed = 500; seed < 700; ++seed) {
+    const Call c = draw(seed);
+    const Tensor q = toHalves(c.q), k = toHalves(c.k), v = toHalves(c.v);
+    const Tensor wideQ = toFloats(q), wideK = toFloats(k), wideV = toFloats(v);
+    const Reference expected = reference(wideQ, wideK, wideV, c.options);
+    forEachIsa([&] {
+      const AttentionResult half = attend(q, k, v, c.options), full = attend(wideQ, wideK, wideV, c.options);
+      CHECK(half.out.dtype == DType::bfloat16 && half.logSumExp.dtype == DType::float32);
+      report(sameBytes(half.out, toHalves(full.out)) && sameBytes(half.logSumExp, full.logSumExp), c, "rounded");
+      report(near(toFloats(half.out), expected.out, 0x1p-8), c, "out");
+    });
+  }
+}
+
 TEST(longSequencesNeedManyBlocks) {
   for (const auto& [queries, keys] : {std::pair<int64_t, int64_t>{300, 1000}, {700, 90}, {513, 513}}) {
     for (int option = 0; option < 5; ++option) {
@@ -152,16 +167,23 @@ TEST(badArgumentsAreNamed) {
                         o.keyOffsets = vectorOf<int32_t>({0, 3, 6});
                       })),
                shape);
-  CHECK_THROWS(attend(p, p, p, with([](O& o) {
-                        o.queryOffsets = vectorOf<int32_t>({0, 6});
-                        o.keyMask = mask(1, 6, 1);
-                      })),
-               argument);
-  CHECK_THROWS(attend(p, p, p, with([](O& o) {
-                        o.queryOffsets = vectorOf<int32_t>({0, 6});
-                        o.bias = normals({1, 1, 6, 6}, 1);
-                      })),
-               argument);
+  const auto packedWith = [&](std::optional<Tensor> keyMask, std::optional<Tensor> bias) {
+    return attend(p, p, p, with([&](O& o) {
+                    o.queryOffsets = vectorOf<int32_t>({0, 2, 6});
+                    o.keyMask = keyMask, o.bias = bias;
+                  }));
+  };
+  CHECK(packedWith({}, normals({2, 1, 4, 4}, 1)).out.count() == 36);
+  CHECK_THROWS(packedWith(mask(2, 6, 1), {}), shape);
+  CHECK_THROWS(packedWith({}, normals({1, 1, 3, 4}, 1)), shape);
+  CHECK_THROWS(packedWith({}, normals({1, 1, 4, 3}, 1)), shape);
+  CHECK_THROWS(packedWith({}, normals({6, 1, 4, 4}, 1)), shape);
+
+  const Tensor half = toHalves(q), halfK = toHalves(k);
+  CHECK_THROWS(attend(half, k, halfK), dtype);
+  CHECK_THROWS(attend(half, halfK, k), dtype);
+  CHECK_THROWS(attend(q, halfK, halfK), dtype);
+  CHECK_THROWS(attend(half, halfK, halfK, with([](O& o) { o.bias = toHalves(normals({1, 1, 6, 5}, 1)); })), dtype);
 }
 
 TEST(whatIsNotFiniteIsNamed) {
@@ -188,6 +210,9 @@ TEST(whatIsNotFiniteIsNamed) {
     CHECK(message(3, nan, 599).starts_with("ERR_VALUE bias: "));
     CHECK(message(3, inf, 599).starts_with("ERR_VALUE bias: "));
     CHECK(message(3, -inf, 599).empty());
+    Tensor half = toHalves(normals({1, 2, 20, 9}, 1)), bad = toHalves(normals({1, 2, 20, 9}, 2));
+    bad.data<BFloat16>()[7] = toBFloat16(nan);
+    CHECK_THROWS(attend(half, bad, half), value);
   });
 }
 

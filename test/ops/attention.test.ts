@@ -120,6 +120,76 @@ describe('attention', () => {
     await expectNear(attention(q, k, v, { ...options, queryOffsets: wide }).out, expected);
   });
 
+  it('takes a key mask and a bias with packed sequences', async () => {
+    const lengths: [number, number][] = [
+      [4, 4],
+      [0, 2],
+      [3, 6],
+    ];
+    const parts = lengths.map(([n, m]) => drawHeads(1, 2, 1, n, m, 5));
+    const pack = (of: keyof Heads) =>
+      tensor(parts.flatMap((part) => part[of][0]![0]!.map((_, i) => part[of][0]!.map((head) => head[i]!))));
+    const [q, k, v] = (['q', 'k', 'v'] as const).map(pack) as [Tensor<'float32'>, Tensor<'float32'>, Tensor<'float32'>];
+    const shared = random(1, 2, 5, 6) as number[][][][]; // one row longer than the longest sequence
+    const seen = [1, 1, 0, 1, 1, 1, 0, 1, 1, 1, 1, 0];
+    const starts = [0, 4, 6];
+    const options = {
+      queryOffsets: Int32Array.of(0, 4, 4, 7),
+      keyOffsets: Int32Array.of(0, 4, 6, 12),
+      keyMask: tensor(seen, { dtype: 'uint8' }),
+      bias: tensor(shared),
+    };
+    const same = (s: number): ReferenceOptions => ({
+      visible: (_, j) => seen[starts[s]! + j] === 1,
+      bias: (_, h, i, j) => shared[0]![h]![i]![j]!,
+    });
+    const saved = attention(q, k, v, options);
+    const rows = (of: number[][][]) => (of[0] ?? []).flatMap((_, i) => of.flatMap((head) => head[i]!));
+    await expectNear(
+      saved.out,
+      parts.flatMap((part, s) => rows(reference(part, same(s))[0]!)),
+    );
+
+    const weight = parts.map((part) => random(1, 2, part.q[0]![0]!.length, 5) as number[][][][]);
+    const packedWeight = tensor(weight.flatMap((w) => w[0]![0]!.map((_, i) => w[0]!.map((head) => head[i]!))));
+    const gradients = attentionBackward(packedWeight, q, k, v, saved, options);
+    const expected = parts.map((part, s) => attentionGradients(part, weight[s]!, same(s)));
+    for (const name of ['q', 'k', 'v'] as const)
+      await expectNear(
+        gradients[name],
+        expected.flatMap((e) => rows(e[name][0]!)),
+        1e-5,
+      );
+    const ofBias = shared[0]!.map((head, h) =>
+      head.map((row, i) => row.map((_, j) => expected.reduce((sum, e) => sum + (e.bias[0]![h]![i]?.[j] ?? 0), 0))),
+    );
+    await expectNear(gradients.bias!, ofBias.flat(2), 1e-5);
+    const wide = tensor([0, 4, 4, 7], { dtype: 'float64' }).cast('int32'); // lengths that are not known at the call
+    const short = attention(q, k, v, { ...options, queryOffsets: wide, bias: full([1, 2, 3, 6]) });
+    await expect(short.out.data()).rejects.toMatchObject({
+      code: 'ERR_SHAPE',
+      message: expect.stringContaining('bias:'),
+    });
+  });
+
+  it('stores bfloat16 and sums in float32', async () => {
+    const narrow = tensors(heads).map((t) => t.cast('bfloat16')) as Tensor<'bfloat16'>[];
+    const [q, k, v] = narrow as [Tensor<'bfloat16'>, Tensor<'bfloat16'>, Tensor<'bfloat16'>];
+    const [wideQ, wideK, wideV] = [q.cast('float32'), k.cast('float32'), v.cast('float32')];
+    const options = { causal: true, keyMask, bias: tensor(bias) };
+    const half = attention(q, k, v, options);
+    const single = attention(wideQ, wideK, wideV, options);
+    expect([half.out.dtype, half.logSumExp.dtype]).toEqual(['bfloat16', 'float32']);
+    expect(await half.out.data()).toEqual(await single.out.cast('bfloat16').data());
+    const weight = tensor(random(2, 6, 9, 13)).cast('bfloat16');
+    const gradients = attentionBackward(weight, q, k, v, half, options);
+    const out = half.out.cast('float32');
+    const wide = attentionBackward(weight.cast('float32'), wideQ, wideK, wideV, { ...half, out }, options);
+    for (const name of ['q', 'k', 'v'] as const)
+      expect(await gradients[name].data()).toEqual(await wide[name].cast('bfloat16').data());
+    expect(await gradients.bias!.data()).toEqual(await wide.bias!.data());
+  });
+
   it('gives zeros to a query that sees no key, and takes empty inputs', async () => {
     const h = drawHeads(1, 1, 1, 5, 3, 4);
     const { out, logSumExp } = attention(...tensors(h), { causal: true });
@@ -153,6 +223,8 @@ describe('attention', () => {
       ['ERR_SHAPE', 'k: expected 8 dimensions', () => attention(q, full([2, 2, 5, 7]), full([2, 2, 5, 7]))],
       ['ERR_SHAPE', 'v:', () => attention(q, k, full([2, 2, 6, 8]))],
       ['ERR_DTYPE', 'v:', () => attention(q, k, full([2, 2, 5, 8], { dtype: 'float64' }) as never)],
+      ['ERR_DTYPE', 'k: expected bfloat16, as q is', () => attention(q.cast('bfloat16'), k as never, k as never)],
+      ['ERR_DTYPE', 'q: expected float32 or bfloat16', () => attention(q.cast('float16') as never, k, k)],
       ['ERR_SHAPE', 'q: expected 1 to 256', () => attention(full([1, 1, 1, 300]), k, k)],
       ['ERR_SHAPE', 'bias:', () => attention(q, k, k, { bias: full([2, 3, 6, 5]) })],
       ['ERR_SHAPE', 'keyMask:', () => attention(q, k, k, { keyMask: full([2, 6], { dtype: 'bool' }) })],
@@ -169,6 +241,20 @@ describe('attention', () => {
         'ERR_RANGE',
         'queryOffsets:',
         () => attention(full([6, 2, 3]), full([6, 2, 3]), full([6, 2, 3]), { queryOffsets: Int32Array.of(0, 4, 3, 6) }),
+      ],
+      [
+        'ERR_RANGE',
+        'queryOffsets: expected to end at 6',
+        () => attention(full([6, 2, 3]), full([6, 2, 3]), full([6, 2, 3]), { queryOffsets: Int32Array.of(0, 4, 9) }),
+      ],
+      [
+        'ERR_SHAPE',
+        'bias: expected at least 4 queries and 4 keys',
+        () =>
+          attention(full([6, 2, 3]), full([6, 2, 3]), full([6, 2, 3]), {
+            queryOffsets: Int32Array.of(0, 4, 6),
+            bias: full([1, 1, 6, 3]),
+          }),
       ],
       [
         'ERR_RANGE',

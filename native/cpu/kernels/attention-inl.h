@@ -1,6 +1,7 @@
 // What the attention kernels share, for the target being compiled. Queries lie in the lanes: a panel holds `lanes` or
 // two times `lanes` of them, dimension by dimension. Scores are [keys][panel], so the softmax of every query runs down
-// its own lane, keys and values are broadcast from where they are, and no length or head size needs padding.
+// its own lane, keys and values are broadcast from where they are, and no length or head size needs padding. All
+// arithmetic is in float32: bfloat16 widens as panels and blocks are packed, and is rounded as results are written.
 #include <algorithm>
 #include <cstdint>
 #include <limits>
@@ -117,11 +118,76 @@ HWY_INLINE void multiply(int64_t rows, const float* a, int64_t ar, int64_t ak, c
   }
 }
 
+/// Elements of a tensor as floats.
+template <class D>
+HWY_INLINE hn::Vec<D> loadElements(D d, const float* from) {
+  return hn::LoadU(d, from);
+}
+template <class D>
+HWY_INLINE hn::Vec<D> loadElements(D d, const BFloat16* from) {
+  const hn::RebindToUnsigned<D> wide;
+  const auto bits = hn::LoadU(hn::Rebind<uint16_t, D>(), reinterpret_cast<const uint16_t*>(from));
+  return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(wide, bits)));
+}
+
+/// Floats as elements of a tensor: to nearest, ties to even. What NaN becomes is nobody's: the call fails.
+template <class D>
+HWY_INLINE void storeElements(hn::Vec<D> v, D d, float* to) {
+  hn::StoreU(v, d, to);
+}
+template <class D>
+HWY_INLINE void storeElements(hn::Vec<D> v, D, BFloat16* to) {
+  const hn::RebindToSigned<D> ints;
+  const hn::RebindToUnsigned<D> wide;
+  const auto u = hn::BitCast(wide, v);
+  const auto odd = hn::And(hn::ShiftRight<16>(u), hn::Set(wide, 1));
+  const auto upper = hn::ShiftRight<16>(hn::Add(hn::Add(u, hn::Set(wide, 0x7fff)), odd));
+  const hn::Rebind<uint16_t, D> half;
+  hn::StoreU(hn::DemoteTo(half, hn::BitCast(ints, upper)), half, reinterpret_cast<uint16_t*>(to));
+}
+
+inline float widened(float x) { return x; }
+inline float widened(BFloat16 x) { return toFloat(x); }
+inline void narrow(float x, float& to) { to = x; }
+inline void narrow(float x, BFloat16& to) { to = toBFloat16(x); }
+
+/// Calls f(d, c) for vectors that cover the columns once.
+template <typename F>
+HWY_INLINE void forColumns(int64_t columns, F&& f) {
+  int64_t c = 0;
+  for (; c + lanes <= columns; c += lanes) f(floats, c);
+  for (; c < columns; ++c) f(hn::FixedTag<float, 1>(), c);
+}
+
+/// Rows of floats, one after the other.
+struct Rows {
+  const float* data;
+  int64_t stride;
+  Rows from(int64_t i) const { return {data + i * stride, stride}; }
+};
+
+/// to[i][c] = from[i][c] * scale for c < dims, and 0 for c from there to `columns`.
+template <typename T>
+void copyRows(const T* from, int64_t stride, int64_t rows, int64_t dims, float scale, int64_t columns, float* to) {
+  for (int64_t i = 0; i < rows; ++i, from += stride, to += columns) {
+    forColumns(dims, [&](auto d, int64_t c)
+                         HWY_ATTR { hn::StoreU(hn::Mul(loadElements(d, from + c), hn::Set(d, scale)), d, to + c); });
+    std::fill_n(to + dims, columns - dims, 0.0f);
+  }
+}
+
+/// Keys or values as floats: where they lie, or copied to `copy`.
+inline Rows asFloats(const float* from, int64_t stride, int64_t, int64_t, float*) { return {from, stride}; }
+inline Rows asFloats(const BFloat16* from, int64_t stride, int64_t rows, int64_t dims, float* copy) {
+  copyRows(from, stride, rows, dims, 1.0f, dims, copy);
+  return {copy, dims};
+}
+
 /// Four floats from each of rows first, first + 4, ... side by side.
 template <class D, class Rows>
 HWY_INLINE hn::Vec<D> loadBlocks(D d, const Rows& row, int64_t first) {
   if constexpr (D::kPrivateN == 4) {
-    return hn::LoadU(d, row(first));
+    return loadElements(d, row(first));
   } else {
     const hn::Half<D> half;
     return hn::Combine(d, loadBlocks(half, row, first + D::kPrivateN / 2), loadBlocks(half, row, first));
@@ -157,8 +223,8 @@ HWY_INLINE void transpose4(Floats (&v)[4]) {
 }
 
 /// columns[j][panel] = rows[i][j] * scale for j < width; lanes from `count` on repeat the last row.
-template <int V>
-void packColumns(const float* rows, int64_t stride, int64_t count, int64_t width, float scale, float* columns) {
+template <int V, typename T>
+void packColumns(const T* rows, int64_t stride, int64_t count, int64_t width, float scale, float* columns) {
   const Floats factor = hn::Set(floats, scale);
   for (int64_t v = 0; v < V; ++v) {
     const auto row = [&](int64_t i) { return rows + std::min(v * lanes + i, count - 1) * stride; };
@@ -173,15 +239,14 @@ void packColumns(const float* rows, int64_t stride, int64_t count, int64_t width
       for (int64_t r = 0; r < 4; ++r) hn::Store(hn::Mul(four[r], factor), floats, out + (j + r) * V * lanes);
     }
     for (; j < width; ++j) {
-      for (int64_t i = 0; i < lanes; ++i) out[j * V * lanes + i] = row(i)[j] * scale;
+      for (int64_t i = 0; i < lanes; ++i) out[j * V * lanes + i] = widened(row(i)[j]) * scale;
     }
   }
 }
 
 /// rows[i][j] = columns[j][panel] * factors[i] for i < count and j < width. Returns false if one is not finite.
-template <int V>
-bool unpackColumns(const float* columns, const float* factors, int64_t stride, int64_t count, int64_t width,
-                   float* rows) {
+template <int V, typename T>
+bool unpackColumns(const float* columns, const float* factors, int64_t stride, int64_t count, int64_t width, T* rows) {
   Floats zeros = hn::Zero(floats);  // becomes NaN by what is not finite
   for (int64_t v = 0; v < V; ++v) {
     const Floats factor = hn::Load(floats, factors + v * lanes);
@@ -200,7 +265,7 @@ bool unpackColumns(const float* columns, const float* factors, int64_t stride, i
             floats, four[r],
             [&](int64_t i, hn::Vec<hn::FixedTag<float, 4>> x) HWY_ATTR {
               i += v * lanes;
-              if (i < count) hn::StoreU(x, hn::FixedTag<float, 4>(), rows + i * stride + j);
+              if (i < count) storeElements(x, hn::FixedTag<float, 4>(), rows + i * stride + j);
             },
             r);
       }
@@ -208,7 +273,7 @@ bool unpackColumns(const float* columns, const float* factors, int64_t stride, i
     for (; j < width; ++j) {
       HWY_ALIGN float x[lanes];
       hn::Store(column(j), floats, x);
-      for (int64_t i = 0; i < lanes && v * lanes + i < count; ++i) rows[(v * lanes + i) * stride + j] = x[i];
+      for (int64_t i = 0; i < lanes && v * lanes + i < count; ++i) narrow(x[i], rows[(v * lanes + i) * stride + j]);
     }
   }
   return hn::AllTrue(floats, hn::Eq(zeros, zeros));
@@ -216,17 +281,16 @@ bool unpackColumns(const float* columns, const float* factors, int64_t stride, i
 
 /// One head of one sequence.
 struct Head {
-  Head(const AttentionProblem& p, int64_t b, int64_t h, const float* qs, const float* ks, const float* vs)
+  Head(const AttentionProblem& p, int64_t b, int64_t h)
       : problem(p),
         queries(p.queryCount(b)),
         keys(p.keyCount(b)),
         shift(keys - queries),
         row(p.rowStart(b, h)),
-        q(qs + p.queryStart(b, h)),
-        k(ks + p.keyStart(b, h / (p.heads / p.kvHeads))),
-        v(vs + p.keyStart(b, h / (p.heads / p.kvHeads))),
-        mask(p.keyMask ? p.keyMask + b * p.keys : nullptr),
-        bias(p.bias ? p.bias + b * p.biasBatch + h * p.biasHead : nullptr),
+        query(p.queryStart(b, h)),
+        key(p.keyStart(b, h / (p.heads / p.kvHeads))),
+        mask(p.maskOf(b)),
+        bias(p.bias.of(b, h)),
         visibleEnd(keys) {
     while (mask && visibleEnd > 0 && !mask[visibleEnd - 1]) --visibleEnd;
   }
@@ -237,7 +301,7 @@ struct Head {
 
   const AttentionProblem& problem;
   int64_t queries, keys, shift, row;
-  const float *q, *k, *v;
+  int64_t query, key;  // where its first query and its first key are, in elements
   const uint8_t* mask;
   const float* bias;
   int64_t visibleEnd;  // no key from here on may be seen
@@ -250,8 +314,9 @@ HWY_NOINLINE void adjustScores(const Head& head, int64_t i0, int64_t count, int6
   constexpr int64_t width = V * lanes;
   if (head.bias) {
     const Floats factor = hn::Set(floats, log2e);
+    const int64_t stride = head.problem.bias.keys;
     for (int64_t v = 0; v < V; ++v) {
-      const auto row = [&](int64_t i) { return head.bias + (i0 + std::min(v * lanes + i, count - 1)) * head.keys; };
+      const auto row = [&](int64_t i) { return head.bias + (i0 + std::min(v * lanes + i, count - 1)) * stride; };
       float* out = scores + v * lanes;
       int64_t j = begin;
       for (; j + 4 <= end; j += 4) {
@@ -291,15 +356,19 @@ HWY_NOINLINE void adjustScores(const Head& head, int64_t i0, int64_t count, int6
   }
 }
 
-/// The scores of a panel against keys [begin, end), in powers of two; `maxima` takes them in.
+/// The scores of a panel against keys [begin, end), the rows of `keys`, in powers of two; `maxima` takes them in.
 template <int V>
-void scoreKeys(const Head& head, const float* panel, int64_t i0, int64_t count, int64_t begin, int64_t end,
+void scoreKeys(const Head& head, const float* panel, int64_t i0, int64_t count, Rows keys, int64_t begin, int64_t end,
                float* scores, float* maxima) {
   constexpr int64_t width = V * lanes;
-  const int64_t row = head.problem.keyLayout.row, dims = head.problem.dims;
+  const int64_t dims = head.problem.dims;
+  const auto score = [&]<bool wantMax>(int64_t from, int64_t to) HWY_ATTR {
+    multiply<V, Start::zero, wantMax>(to - from, keys.from(from - begin).data, keys.stride, 1, panel, width, dims,
+                                      scores + (from - begin) * width, width, nullptr, maxima);
+  };
   const auto adjusted = [&](int64_t from, int64_t to) HWY_ATTR {
     float* at = scores + (from - begin) * width;
-    multiply<V, Start::zero>(to - from, head.k + from * row, row, 1, panel, width, dims, at, width);
+    score.template operator()<false>(from, to);
     adjustScores<V>(head, i0, count, from, to, at);
     for (int64_t v = 0; v < V; ++v) {
       Floats most = hn::Load(floats, maxima + v * lanes);
@@ -311,10 +380,7 @@ void scoreKeys(const Head& head, const float* panel, int64_t i0, int64_t count, 
   // Between the window's edges every query of the panel sees every key: the tiles' own maxima do.
   const int64_t from = std::clamp(head.first(i0 + count - 1), begin, end), to = std::clamp(head.last(i0), from, end);
   if (begin < from) adjusted(begin, from);
-  if (from < to) {
-    multiply<V, Start::zero, true>(to - from, head.k + from * row, row, 1, panel, width, dims,
-                                   scores + (from - begin) * width, width, nullptr, maxima);
-  }
+  if (from < to) score.template operator()<true>(from, to);
   if (to < end) adjusted(to, end);
 }
 

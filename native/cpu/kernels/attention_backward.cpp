@@ -1,9 +1,8 @@
 // Attention, backward. A task is one head of keys and a range of its keys: it meets the queries of every head that
-// shares it, makes their weights again block by block, and adds up dk and dv where no one else writes. The sums of dq
-// stay in panels; where the keys of a head are split over several tasks, each has its own dq and these are added in
-// order. So nothing is ever added by two threads, and the bytes do not depend on their number.
+// shares it, makes their weights again block by block, and adds up dk and dv in sums of its own. The sums of dq stay in
+// panels; where the keys of a head are split over several tasks, each has its own dq and these are added in order. So
+// nothing is ever added by two threads, and the bytes do not depend on their number.
 #include <atomic>
-#include <cstring>
 
 #include "cpu/kernels/guard.h"
 
@@ -31,22 +30,25 @@ struct Panel {
 };
 
 struct Scratch {
-  Scratch(int64_t dims, int64_t panels, int64_t rows)
+  /// For heads of up to `rows` queries in `panels` panels, of which up to `keys` keys get gradients.
+  Scratch(int64_t dims, int64_t panels, int64_t rows, int64_t keys)
       : block(keysPerBlock(dims)),
         columns(roundUp(dims, lanes)),
-        memory(panels * (3 * dims + 2) * widest + 2 * roundUp(rows * columns, lanes) +
-               block * (3 * widest + 2 * columns) + 2 * widest) {
+        memory(panels * (3 * dims + 2) * widest + 2 * (rows + keys + block) * columns + 3 * block * widest +
+               2 * widest) {
     float* next = memory.data();
     const auto take = [&next](int64_t n) { return std::exchange(next, next + n); };
     weights = take(block * widest);
     gradients = take(block * widest);
     kept = take(block * widest);
-    keySums = take(block * columns);
-    valueSums = take(block * columns);
+    keySums = take(keys * columns);
+    valueSums = take(keys * columns);
+    keyBlock = take(block * columns);
+    valueBlock = take(block * columns);
     maxima = take(widest);
     factors = take(widest);
-    queryRows = take(roundUp(rows * columns, lanes));
-    outRows = take(roundUp(rows * columns, lanes));
+    queryRows = take(rows * columns);
+    outRows = take(rows * columns);
     firstPanel = next;
     this->dims = dims;
   }
@@ -59,7 +61,8 @@ struct Scratch {
   int64_t block, columns, dims;
   AlignedFloats memory;
   float *weights, *gradients, *kept;  // [block][width]
-  float *keySums, *valueSums;         // [block][columns]
+  float *keySums, *valueSums;         // [keys][columns] of dk and dv
+  float *keyBlock, *valueBlock;       // [block][dims] keys and values that had to be widened
   float *maxima, *factors;            // [width]
   float *queryRows, *outRows;         // [rows][columns] scale * q and do of one head
   float* firstPanel;
@@ -75,13 +78,27 @@ void eachPanel(int64_t begin, int64_t end, Body&& body) {
   }
 }
 
-template <int V>
-void preparePanel(const Head& head, const AttentionBackwardArgs& a, int64_t start, int64_t i0, int64_t count,
-                  const Panel& panel) {
-  const int64_t row = head.problem.queryLayout.row, dims = head.problem.dims, at = start + i0 * row;
-  packColumns<V>(a.q + at, row, count, dims, head.problem.scale * log2e, panel.queries);
-  packColumns<V>(a.outGradient + at, row, count, dims, 1.0f, panel.outGradients);
-  packColumns<V>(a.out + at, row, count, dims, 1.0f, panel.sums);
+/// The inputs of a call, from the first query and the first key of a head.
+template <typename T>
+struct Inputs {
+  Inputs(const AttentionBackwardArgs& a, const Head& head)
+      : q(static_cast<const T*>(a.q) + head.query),
+        out(static_cast<const T*>(a.out) + head.query),
+        outGradient(static_cast<const T*>(a.outGradient) + head.query),
+        k(static_cast<const T*>(a.k) + head.key),
+        v(static_cast<const T*>(a.v) + head.key),
+        logSumExp(a.logSumExp + head.row) {}
+  const T *q, *out, *outGradient, *k, *v;
+  const float* logSumExp;
+};
+
+/// Makes a panel of `count` queries from i0 on; the lanes behind them get no weight.
+template <int V, typename T>
+void preparePanel(const Head& head, const Inputs<T>& in, int64_t i0, int64_t count, const Panel& panel) {
+  const int64_t row = head.problem.queryLayout.row, dims = head.problem.dims, at = i0 * row;
+  packColumns<V>(in.q + at, row, count, dims, head.problem.scale * log2e, panel.queries);
+  packColumns<V>(in.outGradient + at, row, count, dims, 1.0f, panel.outGradients);
+  packColumns<V>(in.out + at, row, count, dims, 1.0f, panel.sums);
   for (int64_t v = 0; v < V; ++v) {
     Floats delta = hn::Zero(floats);
     for (int64_t c = 0; c < dims; ++c) {
@@ -92,21 +109,20 @@ void preparePanel(const Head& head, const AttentionBackwardArgs& a, int64_t star
   }
   std::fill_n(panel.sums, dims * V * lanes, 0.0f);
   for (int64_t i = 0; i < V * lanes; ++i) {
-    const float reference = a.logSumExp[head.row + i0 + std::min(i, count - 1)] * log2e;
+    const float reference = i < count ? in.logSumExp[i0 + i] * log2e : minusInfinity;
     // A query that sees no key: every score lies infinitely far below, so that every weight is 0.
     panel.reference[i] = reference == minusInfinity ? -minusInfinity : reference;
   }
 }
 
-/// s.weights = p' and s.gradients = ds of one panel and keys [begin, end).
+/// s.weights = p' and s.gradients = ds of one panel and keys [begin, end), the rows of `keys` and `values`.
 template <int V>
-void scoreGradients(const Head& head, const Panel& panel, int64_t i0, int64_t count, int64_t begin, int64_t end,
-                    const Scratch& s) {
+void scoreGradients(const Head& head, const Panel& panel, int64_t i0, int64_t count, Rows keys, Rows values,
+                    int64_t begin, int64_t end, const Scratch& s) {
   constexpr int64_t width = V * lanes;
-  const int64_t row = head.problem.keyLayout.row, dims = head.problem.dims;
-  scoreKeys<V>(head, panel.queries, i0, count, begin, end, s.weights, s.maxima);
-  multiply<V, Start::zero>(end - begin, head.v + begin * row, row, 1, panel.outGradients, width, dims, s.gradients,
-                           width);
+  scoreKeys<V>(head, panel.queries, i0, count, keys, begin, end, s.weights, s.maxima);
+  multiply<V, Start::zero>(end - begin, values.data, values.stride, 1, panel.outGradients, width, head.problem.dims,
+                           s.gradients, width);
   const bool dropout = head.problem.dropout > 0;
   if (dropout) {
     std::fill_n(s.kept, (end - begin) * width, 1.0f);
@@ -149,89 +165,81 @@ void addRows(int64_t keys, const float* weights, const float* rows, int64_t coun
   }
 }
 
-/// Copies rows of dims floats, times `scale`, to rows of `columns`, whose rest becomes 0.
-void padRows(const float* from, int64_t stride, int64_t rows, int64_t dims, float scale, int64_t columns, float* to) {
-  for (int64_t i = 0; i < rows; ++i, from += stride, to += columns) {
-    for (int64_t c = 0; c < dims; ++c) to[c] = from[c] * scale;
-    for (int64_t c = dims; c < columns; ++c) to[c] = 0;
-  }
-}
-
-/// Writes, or adds, sums [keys][columns] to rows of dims. Returns false if one is not finite.
-bool writeRows(const float* sums, int64_t keys, int64_t columns, int64_t dims, int64_t stride, bool add, float* rows) {
+/// Writes sums [keys][columns] to rows of dims. Returns false if one is not finite.
+template <typename T>
+bool writeRows(const float* sums, int64_t keys, int64_t columns, int64_t dims, int64_t stride, T* rows) {
   Floats zeros = hn::Zero(floats);
   for (int64_t at = 0; at < keys * columns; at += lanes) {
     zeros = hn::MulAdd(hn::Load(floats, sums + at), hn::Zero(floats), zeros);
   }
   for (int64_t j = 0; j < keys; ++j, sums += columns, rows += stride) {
-    if (add) {
-      for (int64_t c = 0; c < dims; ++c) rows[c] += sums[c];
-    } else {
-      std::memcpy(rows, sums, static_cast<size_t>(dims) * sizeof(float));
-    }
+    forColumns(dims, [&](auto d, int64_t c) HWY_ATTR { storeElements(hn::LoadU(d, sums + c), d, rows + c); });
   }
   return hn::AllTrue(floats, hn::Eq(zeros, zeros));
 }
 
-/// Keys [begin, end) of head h of sequence b of queries; `add`: an earlier head of queries has written dk and dv.
-bool gradientsOfHead(const AttentionBackwardArgs& a, int64_t b, int64_t h, int64_t begin, int64_t end, bool add,
-                     float* qGradient, Scratch& s) {
+/// What one head of queries adds to the sums of keys [begin, end); writes its dq, or that of these keys, to qGradient.
+template <typename T, typename Q>
+bool addHead(const AttentionBackwardArgs& a, const Head& head, int64_t begin, int64_t end, Q* qGradient, Scratch& s) {
   const AttentionProblem& p = a.problem;
-  const Head head(p, b, h, a.q, a.k, a.v);
-  const int64_t start = p.queryStart(b, h), keyStart = p.keyStart(b, h / (p.heads / p.kvHeads));
   const int64_t queryRow = p.queryLayout.row, keyRow = p.keyLayout.row, dims = p.dims;
+  const Inputs<T> in(a, head);
   eachPanel(0, head.queries, [&]<int V>(int64_t i0, int64_t count, int64_t index) {
-    preparePanel<V>(head, a, start, i0, count, s.panel(index));
+    preparePanel<V>(head, in, i0, count, s.panel(index));
   });
-  padRows(a.q + start, queryRow, head.queries, dims, p.scale, s.columns, s.queryRows);
-  padRows(a.outGradient + start, queryRow, head.queries, dims, 1.0f, s.columns, s.outRows);
-  bool finite = true;
+  copyRows(in.q, queryRow, head.queries, dims, p.scale, s.columns, s.queryRows);
+  copyRows(in.outGradient, queryRow, head.queries, dims, 1.0f, s.columns, s.outRows);
   for (int64_t j0 = begin; j0 < end; j0 += s.block) {
     const int64_t j1 = std::min(j0 + s.block, end);
-    std::fill_n(s.keySums, (j1 - j0) * s.columns, 0.0f);
-    std::fill_n(s.valueSums, (j1 - j0) * s.columns, 0.0f);
+    const Rows keyRows = asFloats(in.k + j0 * keyRow, keyRow, j1 - j0, dims, s.keyBlock);
+    const Rows valueRows = asFloats(in.v + j0 * keyRow, keyRow, j1 - j0, dims, s.valueBlock);
     eachPanel(0, head.queries, [&]<int V>(int64_t i0, int64_t count, int64_t index) {
       const int64_t from = std::max(j0, head.first(i0)), to = std::min(j1, head.last(i0 + count - 1));
       if (from >= to) return;
       const Panel panel = s.panel(index);
-      scoreGradients<V>(head, panel, i0, count, from, to, s);
-      multiply<V, Start::given>(dims, head.k + from * keyRow, 1, keyRow, s.gradients, V * lanes, to - from, panel.sums,
+      const Rows keys = keyRows.from(from - j0), values = valueRows.from(from - j0);
+      scoreGradients<V>(head, panel, i0, count, keys, values, from, to, s);
+      multiply<V, Start::given>(dims, keys.data, 1, keys.stride, s.gradients, V * lanes, to - from, panel.sums,
                                 V * lanes);
-      const int64_t rows = i0 * s.columns, sums = (from - j0) * s.columns;
+      const int64_t rows = i0 * s.columns, sums = (from - begin) * s.columns;
       addRows<V>(to - from, s.weights, s.outRows + rows, count, s.columns, s.valueSums + sums);
       addRows<V>(to - from, s.gradients, s.queryRows + rows, count, s.columns, s.keySums + sums);
     });
-    const int64_t at = keyStart + j0 * keyRow;
-    finite &= writeRows(s.keySums, j1 - j0, s.columns, dims, keyRow, add, a.kGradient + at);
-    finite &= writeRows(s.valueSums, j1 - j0, s.columns, dims, keyRow, add, a.vGradient + at);
   }
+  bool finite = true;
   std::fill_n(s.factors, widest, p.scale);
   eachPanel(0, head.queries, [&]<int V>(int64_t i0, int64_t count, int64_t index) {
-    finite &=
-        unpackColumns<V>(s.panel(index).sums, s.factors, queryRow, count, dims, qGradient + start + i0 * queryRow);
+    finite &= unpackColumns<V>(s.panel(index).sums, s.factors, queryRow, count, dims, qGradient + i0 * queryRow);
   });
   return finite;
 }
 
-/// The gradient of the bias for the panels of queries [begin, end), summed over what shares the bias, in order.
+/// The gradient of the bias for its rows [begin, end), summed over what shares the bias, in order.
+template <typename T>
 bool gradientsOfBias(const AttentionBackwardArgs& a, int64_t biasBatch, int64_t biasHead, int64_t begin, int64_t end,
                      Scratch& s) {
   const AttentionProblem& p = a.problem;
-  const AlignedFloats columns(p.keys * widest);
+  const AttentionBias& bias = p.bias;
+  const AlignedFloats columns(bias.keys * widest);
   std::fill_n(s.factors, widest, 1.0f);
   bool finite = true;
-  eachPanel(begin, end, [&]<int V>(int64_t i0, int64_t count, int64_t) {
+  eachPanel(begin, end, [&]<int V>(int64_t i0, int64_t rows, int64_t) {
     constexpr int64_t width = V * lanes;
-    std::fill_n(columns.data(), p.keys * width, 0.0f);
+    std::fill_n(columns.data(), bias.keys * width, 0.0f);
     const Panel panel = s.panel(0);
-    for (int64_t b = biasBatch; b < p.batch; b += a.biasBatches) {
-      for (int64_t h = biasHead; h < p.heads; h += a.biasHeads) {
-        const Head head(p, b, h, a.q, a.k, a.v);
-        preparePanel<V>(head, a, p.queryStart(b, h), i0, count, panel);
-        const int64_t last = head.last(i0 + count - 1);
+    for (int64_t b = biasBatch; b < p.batch; b += bias.batches) {
+      const int64_t count = std::min(rows, p.queryCount(b) - i0);
+      if (count <= 0) continue;
+      for (int64_t h = biasHead; h < p.heads; h += bias.heads) {
+        const Head head(p, b, h);
+        const Inputs<T> in(a, head);
+        preparePanel<V>(head, in, i0, count, panel);
+        const int64_t last = head.last(i0 + count - 1), row = p.keyLayout.row;
         for (int64_t j0 = head.first(i0); j0 < last; j0 += s.block) {
           const int64_t j1 = std::min(j0 + s.block, last);
-          scoreGradients<V>(head, panel, i0, count, j0, j1, s);
+          const Rows keys = asFloats(in.k + j0 * row, row, j1 - j0, p.dims, s.keyBlock);
+          const Rows values = asFloats(in.v + j0 * row, row, j1 - j0, p.dims, s.valueBlock);
+          scoreGradients<V>(head, panel, i0, count, keys, values, j0, j1, s);
           for (int64_t at = 0; at < (j1 - j0) * width; at += lanes) {
             float* sum = columns.data() + j0 * width + at;
             hn::Store(hn::Add(hn::Load(floats, sum), hn::Load(floats, s.gradients + at)), floats, sum);
@@ -239,65 +247,79 @@ bool gradientsOfBias(const AttentionBackwardArgs& a, int64_t biasBatch, int64_t 
         }
       }
     }
-    float* out = a.biasGradient + ((biasBatch * a.biasHeads + biasHead) * p.queries + i0) * p.keys;
-    finite &= unpackColumns<V>(columns.data(), s.factors, p.keys, count, p.keys, out);
+    float* out = a.biasGradient + ((biasBatch * bias.heads + biasHead) * bias.queries + i0) * bias.keys;
+    finite &= unpackColumns<V>(columns.data(), s.factors, bias.keys, rows, bias.keys, out);
   });
   return finite;
+}
+
+template <typename T>
+void backward(const Exec& exec, const AttentionBackwardArgs& a) {
+  const AttentionProblem& p = a.problem;
+  const auto note = [&](bool finite) {
+    if (!finite) std::atomic_ref(*a.notFinite).store(1, std::memory_order_relaxed);
+  };
+  int64_t longest = 0, most = 0;
+  for (int64_t b = 0; b < p.batch; ++b) {
+    longest = std::max(longest, p.queryCount(b));
+    most = std::max(most, p.keyCount(b));
+  }
+  const int64_t panels = (longest + widest - 1) / widest, shared = p.heads / p.kvHeads;
+  const int64_t tasks = p.batch * p.kvHeads;
+  const int64_t parts =
+      std::clamp<int64_t>(wantedTasks / std::max<int64_t>(tasks, 1), 1, std::max<int64_t>(most / splitKeys, 1));
+  const auto sizeOfPart = [&](int64_t keys) { return roundUp((keys + parts - 1) / parts, keysPerBlock(p.dims)); };
+  const int64_t elements = p.heads * p.dims * p.queries * (p.queryOffsets ? 1 : p.batch);
+  const AlignedFloats partial(parts > 1 ? parts * elements : 0);
+  T* const qGradient = static_cast<T*>(a.qGradient);
+  parallelFor(tasks * parts, 1, exec, [&](int64_t begin, int64_t end, int) {
+    Scratch scratch(p.dims, panels, longest, std::min(sizeOfPart(most), most));
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t part = task % parts, b = task / parts / p.kvHeads, g = task / parts % p.kvHeads;
+      const int64_t size = sizeOfPart(p.keyCount(b)), row = p.keyLayout.row;
+      const int64_t first = std::min(part * size, p.keyCount(b)), last = std::min(first + size, p.keyCount(b));
+      const int64_t sums = (last - first) * scratch.columns, at = p.keyStart(b, g) + first * row;
+      std::fill_n(scratch.keySums, sums, 0.0f);
+      std::fill_n(scratch.valueSums, sums, 0.0f);
+      for (int64_t h = g * shared; h < (g + 1) * shared; ++h) {
+        const Head head(p, b, h);
+        if (parts == 1) note(addHead<T>(a, head, first, last, qGradient + head.query, scratch));
+        else note(addHead<T>(a, head, first, last, partial.data() + part * elements + head.query, scratch));
+      }
+      const auto write = [&](const float* from, void* to) {
+        note(writeRows(from, last - first, scratch.columns, p.dims, row, static_cast<T*>(to) + at));
+      };
+      write(scratch.keySums, a.kGradient);
+      write(scratch.valueSums, a.vGradient);
+    }
+  });
+  if (parts > 1) {
+    parallelFor(elements, 1 << 14, exec, [&](int64_t begin, int64_t end, int) {
+      forColumns(end - begin, [&](auto d, int64_t i) HWY_ATTR {
+        const float* from = partial.data() + begin + i;
+        auto sum = hn::LoadU(d, from);
+        for (int64_t part = 1; part < parts; ++part) sum = hn::Add(sum, hn::LoadU(d, from + part * elements));
+        storeElements(sum, d, qGradient + begin + i);
+      });
+    });
+  }
+  if (a.biasGradient) {
+    const int64_t groups = (p.bias.queries + 4 * widest - 1) / (4 * widest);
+    parallelFor(p.bias.batches * p.bias.heads * groups, 1, exec, [&](int64_t begin, int64_t end, int) {
+      Scratch scratch(p.dims, 1, 0, 0);
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t batch = task / groups / p.bias.heads, h = task / groups % p.bias.heads;
+        const int64_t first = task % groups * 4 * widest, last = std::min(first + 4 * widest, p.bias.queries);
+        note(gradientsOfBias<T>(a, batch, h, first, last, scratch));
+      }
+    });
+  }
 }
 
 }  // namespace
 
 Status attentionBackward(const Exec& exec, const AttentionBackwardArgs& a) {
-  return guard([&] {
-    const AttentionProblem& p = a.problem;
-    const auto note = [&](bool finite) {
-      if (!finite) std::atomic_ref(*a.notFinite).store(1, std::memory_order_relaxed);
-    };
-    int64_t longest = 0, most = 0;
-    for (int64_t b = 0; b < p.batch; ++b) {
-      longest = std::max(longest, p.queryCount(b));
-      most = std::max(most, p.keyCount(b));
-    }
-    const int64_t panels = (longest + widest - 1) / widest, shared = p.heads / p.kvHeads;
-    const int64_t tasks = p.batch * p.kvHeads;
-    const int64_t parts =
-        std::clamp<int64_t>(wantedTasks / std::max<int64_t>(tasks, 1), 1, std::max<int64_t>(most / splitKeys, 1));
-    const int64_t elements = p.batch * p.heads * p.dims * (p.queryOffsets ? 0 : p.queries) +
-                             (p.queryOffsets ? p.queries * p.heads * p.dims : 0);
-    const AlignedFloats partial(parts > 1 ? parts * elements : 0);
-    parallelFor(tasks * parts, 1, exec, [&](int64_t begin, int64_t end, int) {
-      Scratch scratch(p.dims, panels, longest);
-      for (int64_t task = begin; task < end; ++task) {
-        const int64_t part = task % parts, b = task / parts / p.kvHeads, g = task / parts % p.kvHeads;
-        const int64_t size = roundUp((p.keyCount(b) + parts - 1) / parts, scratch.block);
-        const int64_t first = std::min(part * size, p.keyCount(b)), last = std::min(first + size, p.keyCount(b));
-        float* qGradient = parts > 1 ? partial.data() + part * elements : a.qGradient;
-        for (int64_t i = 0; i < shared; ++i) {
-          note(gradientsOfHead(a, b, g * shared + i, first, last, i > 0, qGradient, scratch));
-        }
-      }
-    });
-    if (parts > 1) {
-      parallelFor(elements, 1 << 14, exec, [&](int64_t begin, int64_t end, int) {
-        std::copy(partial.data() + begin, partial.data() + end, a.qGradient + begin);
-        for (int64_t part = 1; part < parts; ++part) {
-          const float* from = partial.data() + part * elements;
-          for (int64_t i = begin; i < end; ++i) a.qGradient[i] += from[i];
-        }
-      });
-    }
-    if (a.biasGradient) {
-      const int64_t groups = (p.queries + 4 * widest - 1) / (4 * widest);
-      parallelFor(a.biasBatches * a.biasHeads * groups, 1, exec, [&](int64_t begin, int64_t end, int) {
-        Scratch scratch(p.dims, 1, 0);
-        for (int64_t task = begin; task < end; ++task) {
-          const int64_t batch = task / groups / a.biasHeads, h = task / groups % a.biasHeads;
-          const int64_t first = task % groups * 4 * widest, last = std::min(first + 4 * widest, p.queries);
-          note(gradientsOfBias(a, batch, h, first, last, scratch));
-        }
-      });
-    }
-  });
+  return guard([&] { a.problem.dtype == DType::bfloat16 ? backward<BFloat16>(exec, a) : backward<float>(exec, a); });
 }
 
 }  // namespace topknot::HWY_NAMESPACE

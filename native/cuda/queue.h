@@ -76,7 +76,12 @@ class Queue {
   void launch(const char* name, void (*kernel)(Params...), Grid grid, int threads,
               std::type_identity_t<Params>... args) {
     if (!status_.ok()) return;
-    kernel<<<dim3(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y)), threads, 0, stream_>>>(args...);
+    const int shared = static_cast<int>(grid.shared);
+    if (shared > (48 << 10)) {
+      note(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), name);
+      if (!status_.ok()) return;
+    }
+    kernel<<<dim3(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y)), threads, shared, stream_>>>(args...);
     note(cudaGetLastError(), name);
   }
 

@@ -1,10 +1,11 @@
 // The style that lets one kernel source compile as CUDA (nvcc) and as plain C++ against the SIMT emulator
 // (test/simt/emulator.h), where its logic is tested without a GPU. Kernels are ordinary CUDA C++ except that
-//  - shared memory is declared by SIMT_SHARED(Type, name, count), with trivial types;
+//  - shared memory is declared by SIMT_SHARED(Type, name, count), with trivial types, or for more than 48 KB by
+//    SIMT_DYNAMIC_SHARED(name), whose size goes with the launch;
 //  - kernels are launched by Queue::launch alone, and device memory for work in between comes from Queue::workspace;
 //  - warp collectives name their mask, all its lanes arrive, and no thread returns before a barrier;
 //  - products are fused explicitly (fmaf), so that both builds round alike;
-//  - there is no inline PTX, no CUB and no grid-wide barrier in a kernel body.
+//  - inline PTX is in cuda/ptx.h alone; there is no CUB and no grid-wide barrier in a kernel body.
 #pragma once
 #include <cstdarg>
 #include <cstdint>
@@ -17,7 +18,11 @@ namespace topknot::cuda {
 
 struct Grid {
   int64_t x = 1, y = 1;
+  int64_t shared = 0;  // bytes of the kernel's SIMT_DYNAMIC_SHARED
 };
+
+/// What every GPU from compute capability 8.0 can give to a block.
+inline constexpr int64_t maxDynamicShared = 99 << 10;
 
 inline constexpr unsigned allLanes = 0xffffffffu;
 
@@ -35,6 +40,8 @@ inline constexpr unsigned allLanes = 0xffffffffu;
 
 #if defined(__CUDACC__)
 #define SIMT_SHARED(Type, name, count) __shared__ Type name[count]
+#define SIMT_AT  // where a warp-wide wrapper is called: the emulator tells call sites apart
+#define SIMT_DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
 #include "cuda/queue.h"
 #else
 #include "test/simt/queue.h"

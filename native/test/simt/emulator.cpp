@@ -1,6 +1,8 @@
 #include "test/simt/emulator.h"
 
 #include <algorithm>
+#include <utility>
+#include <deque>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -14,6 +16,13 @@ namespace {
 
 constexpr unsigned warpSize = 32;
 
+struct Copy {
+  void* to;
+  const void* from;
+  size_t bytes, valid;
+  At at;
+};
+
 struct Thread {
   enum State { ready, atBarrier, atCollective, ended } state = ready;
   Dim3 index;
@@ -24,6 +33,9 @@ struct Thread {
   Collective kind = Collective::sync;
   uint64_t value = 0;
   unsigned source = 0;
+  void (*work)(void* const* lanes) = nullptr;
+  std::vector<Copy> copies;              // not committed yet
+  std::deque<std::vector<Copy>> groups;  // committed, the oldest first
 };
 
 std::string text(const At& at) {
@@ -92,7 +104,26 @@ class Machine {
     return t.value;
   }
 
+  void together(const char* name, void* mine, void (*work)(void* const*), const At& at) {
+    running_->work = work;
+    exchange(Collective::together, name, ~0u, reinterpret_cast<uintptr_t>(mine), 0, at);
+  }
+
+  void copyLater(const Copy& copy) { running_->copies.push_back(copy); }
+  void commitCopies() { running_->groups.push_back(std::exchange(running_->copies, {})); }
+  void waitForCopies(size_t groupsLeft) {
+    for (auto& groups = running_->groups; groups.size() > groupsLeft; groups.pop_front()) {
+      for (const Copy& c : groups.front()) {
+        std::memcpy(c.to, c.from, c.valid);
+        std::memset(static_cast<char*>(c.to) + c.valid, 0, c.bytes - c.valid);
+      }
+    }
+  }
+
   void* shared(const void* tag, const char* name, size_t bytes) { return shared_.variable(tag, name, bytes); }
+
+  void setDynamicShared(size_t bytes) { dynamicBytes_ = bytes; }
+  void* dynamicShared() { return shared_.variable(&dynamicBytes_, "dynamic shared memory", dynamicBytes_, true); }
 
   void preempt() {
     if (schedule_.order == Schedule::random && random_() % 4 == 0) wait(Thread::ready);
@@ -153,6 +184,12 @@ class Machine {
   void runThread() {
     try {
       (*body_)();
+      Thread& t = *running_;
+      for (const auto& group : t.groups) t.copies.insert(t.copies.end(), group.begin(), group.end());
+      if (!t.copies.empty()) {
+        throw Fault(concat(kernel_, ": ", who(t), " ended without waiting for the copy that it began at ",
+                           text(t.copies.front().at)));
+      }
     } catch (...) {
       error_ = std::current_exception();
     }
@@ -197,6 +234,11 @@ class Machine {
       if (other.state != Thread::atCollective || other.mask != mask || !same(other.at, t.at)) return false;
       values[lane] = other.value;
       if (other.value) ballot |= uint64_t{1} << lane;
+    }
+    if (t.kind == Collective::together) {
+      void* lanes[warpSize];
+      for (unsigned lane = 0; lane < warpSize; ++lane) lanes[lane] = reinterpret_cast<void*>(values[lane]);
+      t.work(lanes);
     }
     for (unsigned lane = 0; lane < warpSize; ++lane) {
       if (!(mask >> lane & 1)) continue;
@@ -247,6 +289,7 @@ class Machine {
   Thread* running_ = nullptr;
   std::exception_ptr error_;
   int votes_ = 0;
+  size_t dynamicBytes_ = 0;
 };
 
 Machine& machine() {
@@ -273,8 +316,18 @@ void runGrid(const char* kernel, Dim3 grid, unsigned threads, const std::functio
 uint64_t exchange(Collective kind, const char* name, unsigned mask, uint64_t value, unsigned source, const At& at) {
   return machine().exchange(kind, name, mask, value, source, at);
 }
+void together(const char* name, void* mine, void (*work)(void* const*), const At& at) {
+  machine().together(name, mine, work, at);
+}
+void copyLater(void* to, const void* from, size_t bytes, size_t valid, const At& at) {
+  machine().copyLater({to, from, bytes, valid, at});
+}
+void commitCopies() { machine().commitCopies(); }
+void waitForCopies(size_t groupsLeft) { machine().waitForCopies(groupsLeft); }
 int barrier(const char* name, bool vote, const At& at) { return machine().barrier(name, vote, at); }
 void* sharedVariable(const void* tag, const char* name, size_t bytes) { return machine().shared(tag, name, bytes); }
+void setDynamicShared(size_t bytes) { machine().setDynamicShared(bytes); }
+void* dynamicShared() { return machine().dynamicShared(); }
 void preempt() { machine().preempt(); }
 unsigned laneId() { return machine().lane(); }
 

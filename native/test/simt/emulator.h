@@ -56,12 +56,15 @@ void launch(const char* name, void (*kernel)(Params...), Dim3 grid, unsigned thr
 
 // What the device functions below are made of.
 using At = std::source_location;
-enum class Collective { shuffle, ballot, sync };
+enum class Collective { shuffle, ballot, sync, together };
 /// Waits for every lane of the mask. A shuffle answers the value of lane `source`, a ballot the lanes with value != 0.
 uint64_t exchange(Collective kind, const char* name, unsigned mask, uint64_t value, unsigned source, const At& at);
 /// Waits for the block; answers how many threads came with `vote`.
 int barrier(const char* name, bool vote, const At& at);
 void* sharedVariable(const void* tag, const char* name, size_t bytes);
+/// Of the launches that follow.
+void setDynamicShared(size_t bytes);
+void* dynamicShared();
 /// Before an atomic: lets other threads run, now and then, under a random schedule.
 void preempt();
 
@@ -75,6 +78,14 @@ T shuffle(const char* name, unsigned mask, T value, unsigned source, const At& a
   return value;
 }
 unsigned laneId();
+/// An instruction of the whole warp: when all 32 lanes are there, work runs once with what each of them gave.
+void together(const char* name, void* mine, void (*work)(void* const* lanes), const At& at);
+
+// Asynchronous copies of a thread, in groups. They are carried out only when their thread waits for them, so a missing
+// wait shows in what is read; a thread that ends with copies it never waited for is a Fault.
+void copyLater(void* to, const void* from, size_t bytes, size_t valid, const At& at);  // zeros behind `valid` bytes
+void commitCopies();
+void waitForCopies(size_t groupsLeft);
 
 template <typename T, typename F>
 T atomic(T* data, F&& change) {
@@ -96,6 +107,9 @@ inline thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 #define SIMT_SHARED(Type, name, count) \
   static const char name##Tag = 0;     \
   Type* const name = static_cast<Type*>(simt::sharedVariable(&name##Tag, #name, sizeof(Type) * (count)))
+
+#define SIMT_AT , simt::At at = simt::At::current()
+#define SIMT_DYNAMIC_SHARED(name) unsigned char* const name = static_cast<unsigned char*>(simt::dynamicShared())
 
 inline void __syncthreads(simt::At at = simt::At::current()) { simt::barrier("__syncthreads", false, at); }
 inline int __syncthreads_or(int vote, simt::At at = simt::At::current()) {
@@ -168,6 +182,13 @@ template <typename T>
 T atomicCAS(T* data, std::type_identity_t<T> expected, std::type_identity_t<T> value) {
   return simt::atomic(data, [&](T old) { return old == expected ? value : old; });
 }
+
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
 
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }

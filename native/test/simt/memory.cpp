@@ -104,11 +104,11 @@ void SharedMemory::startBlock() {
   ASAN_UNPOISON_MEMORY_REGION(arena_.data(), arena_.size());
 }
 
-void* SharedMemory::variable(const void* tag, const char* name, size_t bytes) {
+void* SharedMemory::variable(const void* tag, const char* name, size_t bytes, bool dynamic) {
   for (const Variable& v : variables_) {
     if (v.tag == tag) return v.data;
   }
-  declared_ += bytes;
+  if (!dynamic) declared_ += bytes;
   if (declared_ > limit) {
     throw Fault(std::string("shared memory: with ") + name + " the block declares " + std::to_string(declared_) +
                 " bytes, more than the " + std::to_string(limit) + " that a kernel may");

@@ -26,7 +26,8 @@ class SharedMemory {
   ~SharedMemory();
 
   void startBlock();
-  void* variable(const void* tag, const char* name, size_t bytes);
+  /// A dynamic variable does not count towards the limit of what is declared.
+  void* variable(const void* tag, const char* name, size_t bytes, bool dynamic = false);
   void endBlock(const char* kernel);
 
  private:

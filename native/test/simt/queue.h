@@ -25,6 +25,10 @@ class Queue {
   template <typename... Params>
   void launch(const char* name, void (*kernel)(Params...), Grid grid, int threads,
               std::type_identity_t<Params>... args) {
+    if (grid.shared > maxDynamicShared) {
+      throw simt::Fault(std::string(name) + ": more dynamic shared memory than every GPU has");
+    }
+    simt::setDynamicShared(static_cast<size_t>(grid.shared));
     simt::launch(name, kernel, {static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y)},
                  static_cast<unsigned>(threads), args...);
   }

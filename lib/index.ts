@@ -23,6 +23,7 @@ export { type Evaluable, type EvaluateOptions, type Evaluation, evaluate } from 
 export type { Metric, Metrics } from './metrics/metrics.js';
 export type { Protocol, Ties } from './metrics/protocols.js';
 export { ALS, type AlsFitOptions, type AlsOptions, type Explanation, type PartialFitOptions } from './models/als.js';
+export { BPR, type BprFitOptions, type BprOptions } from './models/bpr.js';
 export type { SimilarOptions } from './models/factor-model.js';
 export type { History } from './models/history.js';
 export type { Fittable, Recommendation, RecommendOptions, Visitor } from './models/model.js';

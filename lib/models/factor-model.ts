@@ -16,6 +16,9 @@ export interface FittedFactors<U extends Id, I extends Id> extends Fitted<U, I> 
   readonly userFactors: Tensor<'float32'>;
   /** [items, factors] */
   readonly itemFactors: Tensor<'float32'>;
+  /** What is multiplied for a score, where biases add columns to the factors; the factors themselves otherwise. */
+  readonly scoringUsers?: Tensor<'float32'> | undefined;
+  readonly scoringItems?: Tensor<'float32'> | undefined;
 }
 
 /** Options of `similarItems` and `similarUsers`. */
@@ -26,7 +29,10 @@ export interface SimilarOptions<T extends Id = Id> extends ItemFilter<T>, JobOpt
   metric?: VectorMetric | undefined;
 }
 
-/** A model that scores by the inner product of two vectors: search, similarity and scores, all from the factors. */
+/**
+ * A model that scores by the inner product of two vectors, plus biases where it has some: search, similarity (of the
+ * vectors alone) and scores, all from the factors.
+ */
 export abstract class FactorModel<U extends Id, I extends Id, S extends FittedFactors<U, I>> extends Model<U, I, S> {
   /** The users' vectors, float32 [users, factors], in the order of `users`. @throws ERR_NOT_FITTED */
   get userFactors(): Tensor<'float32'> {
@@ -70,13 +76,13 @@ export abstract class FactorModel<U extends Id, I extends Id, S extends FittedFa
     filter: RowFilter = {},
     options: JobOptions = {},
   ): Promise<RankCounts> {
-    const { userFactors, itemFactors } = this.state;
+    const [users, items] = scoring(this.state);
     return runJob('long', options, async (control) => {
-      using queries = new Tensor(await native.takeRows(control, userFactors.handle, userRows));
+      using queries = new Tensor(await native.takeRows(control, users, userRows));
       const { above, equal } = await native.rankCounts(
         control,
         queries.handle,
-        itemFactors.handle,
+        items,
         positives.handles,
         nativeFilter(filter),
       );
@@ -96,18 +102,23 @@ export abstract class FactorModel<U extends Id, I extends Id, S extends FittedFa
 
   /** @internal */
   protected async pairScores(state: S, users: Int32Array, items: Int32Array, control: Control): Promise<Float32Array> {
-    const { userFactors, itemFactors } = state;
-    const scores = await native.pairScores(control, userFactors.handle, itemFactors.handle, users, items);
+    const scores = await native.pairScores(control, ...scoring(state), users, items);
     return new Tensor<'float32'>(scores).data();
   }
 }
 
+function scoring(state: FittedFactors<Id, Id>): [users: Handle, items: Handle] {
+  const { userFactors, itemFactors, scoringUsers = userFactors, scoringItems = itemFactors } = state;
+  return [scoringUsers.handle, scoringItems.handle];
+}
+
 function searchArguments(state: FittedFactors<Id, Id>, query: Query, k: number, filter: RowFilter) {
+  const [users, items] = scoring(state);
   const byRow = query instanceof Int32Array;
   return [
-    byRow ? state.userFactors.handle : query,
+    byRow ? users : query,
     byRow ? query : undefined,
-    state.itemFactors.handle,
+    items,
     undefined,
     k,
     'innerProduct',

@@ -46,6 +46,15 @@ class Random {
     }
     return static_cast<uint64_t>(m >> 64);
   }
+  /// The same for n up to 2^32 - 1, from half as many bits.
+  uint32_t below32(uint32_t n) {
+    uint64_t m = uint64_t{bits()} * n;
+    if (static_cast<uint32_t>(m) < n) {
+      const uint32_t floor = -n % n;
+      while (static_cast<uint32_t>(m) < floor) m = uint64_t{bits()} * n;
+    }
+    return static_cast<uint32_t>(m >> 32);
+  }
   /// Standard normal (Box-Muller; the second value is dropped to keep draws independent of history).
   double normal() {
     const double u = 1.0 - uniform(), v = uniform();

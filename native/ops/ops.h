@@ -10,6 +10,7 @@
 #include "core/stream.h"
 #include "core/tensor.h"
 #include "models/als.h"
+#include "models/bpr.h"
 #include "ops/attention.h"
 #include "ops/embedding.h"
 #include "ops/metrics.h"

@@ -64,6 +64,25 @@ Tensor replaceRows(Job&, Tensor matrix, int64_t rowCount, Tensor rows, Tensor va
   return out;
 }
 
+Tensor appendColumns(Job& job, Tensor matrix, std::vector<Tensor> columns) {
+  expect(matrix, "matrix", DType::float32, 2);
+  const int64_t rows = matrix.rows(), cols = matrix.cols(), more = static_cast<int64_t>(columns.size());
+  for (const Tensor& column : columns) {
+    expect(column, "columns", DType::float32, 1);
+    require(column.count() == rows, ErrorCode::shape, "columns: expected ", rows, " values each but received ",
+            column.count());
+  }
+  const Tensor out = Tensor::host<float>({rows, cols + more});
+  parallelFor(rows, grain, job.exec(), [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      float* row = std::copy_n(matrix.data<float>() + i * cols, cols, out.data<float>() + i * (cols + more));
+      for (const Tensor& column : columns) *row++ = column.data<float>()[i];
+    }
+  });
+  job.checkCancelled();
+  return out;
+}
+
 Csr csrTakeRows(Job&, Csr matrix, Tensor rows) {
   expectCsr(matrix, "matrix");
   expectRowIds(rows, matrix.rows(), "rows");

@@ -1,0 +1,60 @@
+// Bayesian personalized ranking from implicit feedback: stochastic gradient ascent on
+//   Σ ln σ(s_i - s_j) - λ/2 (|x_u|² + |y_i|² + |y_j|² + b_i² + b_j²),  s_i = x_u·y_i + b_i
+// over positives (u, i), each once in an epoch, and a drawn item j that u has not chosen.
+// Rendle, Freudenthaler, Gantner, Schmidt-Thieme, UAI 2009.
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "core/csr.h"
+#include "core/fields.h"
+#include "core/job.h"
+#include "core/tensor.h"
+
+namespace topknot {
+
+/// How negatives are drawn: all items alike; by how many users chose them; or the best-scored of some drawn alike.
+enum class BprSampling : int32_t { uniform, popularity, hard };
+TOPKNOT_ENUM(BprSampling, "uniform", "popularity", "hard")
+
+struct BprOptions {
+  int64_t factors = 64;
+  int64_t iterations = 100;  // epochs
+  double learningRate = 0.05;
+  double regularization = 0.01;
+  BprSampling negativeSampling = BprSampling::uniform;
+  int64_t candidates = 8;  // of hard sampling
+  bool biases = false;
+  double initStd = 0.1;  // factors start as N(0, initStd / √factors)
+  int64_t seed = 42;
+  bool hogwild = false;
+  bool computeLoss = false;
+};
+TOPKNOT_FIELDS(BprOptions, factors, iterations, learningRate, regularization, negativeSampling, candidates, biases,
+               initStd, seed, hogwild, computeLoss)
+
+struct BprFactors {
+  Tensor userFactors, itemFactors;   // [users, factors], [items, factors]
+  std::optional<Tensor> itemBiases;  // [items], with the option biases
+  std::vector<double> loss;          // mean of -ln σ(s_i - s_j) over each epoch's samples, when asked
+};
+TOPKNOT_FIELDS(BprFactors, userFactors, itemFactors, itemBiases, loss)
+
+/// Into how many strata of users and blocks of items an epoch is dealt: by the sizes alone. A block keeps at least 512
+/// items to draw from and a task about 2,048 positives; with hogwild, which draws from all items, only the latter.
+int64_t bprParts(int64_t users, int64_t items, int64_t positives, bool hogwild);
+
+namespace ops {
+
+/// Starts from the given factors, of which rows of zeros, like all where none are given, start at random, keyed by
+/// (seed, row). Users without entries end with zeros.
+BprFactors bprFit(Job& job, Csr users, std::optional<Tensor> userFactors, std::optional<Tensor> itemFactors,
+                  std::optional<Tensor> itemBiases, BprOptions options);
+
+/// The factors [1, factors] of another user with the items as they are: the epochs of a fit in which only the user's
+/// row moves, from zero. `users`: the fit's interactions, which popularity sampling draws from.
+Tensor bprFold(Job& job, Csr row, Tensor itemFactors, std::optional<Tensor> itemBiases, Csr users, BprOptions options);
+
+}  // namespace ops
+}  // namespace topknot

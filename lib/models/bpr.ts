@@ -121,7 +121,14 @@ export class BPR<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
       const column = start?.itemBiases?.reshape([start.items.size, 1]);
       const biases = column && new Tensor(await gatherRows(start!.items, column, data.items, 1, signal));
       const found = await runJob('long', options, (control) =>
-        native.bprFit(control, data.seen.handles, users, items, biases?.reshape([data.items.size]).handle, this.options),
+        native.bprFit(
+          control,
+          data.seen.handles,
+          users,
+          items,
+          biases?.reshape([data.items.size]).handle,
+          this.options,
+        ),
       );
       return this.#complete(
         data,
@@ -145,7 +152,9 @@ export class BPR<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
     const state = this.state;
     await state.items.ready();
     const rows = historyRows(state.items, history);
-    const found = await runJob('query', options, (control) => native.bprFold(control, ...this.#foldArguments(state, rows)));
+    const found = await runJob('query', options, (control) =>
+      native.bprFold(control, ...this.#foldArguments(state, rows)),
+    );
     return new Tensor<'float32'>(found).data();
   }
 
@@ -171,7 +180,10 @@ export class BPR<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
     const { tensors } = model.options.biases
       ? await readModel<U, I, BprOptions, keyof typeof biasShapes>(path, 'bpr', biasShapes, options)
       : file;
-    const { user_factors, item_factors, item_biases } = Object.fromEntries(tensors) as Record<string, Tensor<'float32'>>;
+    const { user_factors, item_factors, item_biases } = Object.fromEntries(tensors) as Record<
+      string,
+      Tensor<'float32'>
+    >;
     const learned = { userFactors: user_factors!, itemFactors: item_factors!, itemBiases: item_biases, loss: [] };
     return model.replace(() => model.#complete(file, learned, options.signal));
   }

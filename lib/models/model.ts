@@ -185,7 +185,7 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
   dispose(): void {
     const state = this.#fitted;
     this.#fitted = undefined;
-    for (const part of Object.values(state ?? {})) (part as Partial<Disposable>)[Symbol.dispose]?.();
+    for (const part of Object.values(state ?? {})) (part as Partial<Disposable> | undefined)?.[Symbol.dispose]?.();
   }
 
   [Symbol.dispose](): void {

@@ -1,9 +1,10 @@
 // The order of an epoch of BPR, in which no two threads touch the same row.
 //
 // Users are dealt at random into `parts` strata, items into `parts` blocks; task (s, b) has the positives of stratum s
-// whose item is in block b, in random order. Round r runs the tasks (s, (s + r) mod parts), which share no row as long as
-// negatives come from the task's own block. As in Gemulla, Nijkamp, Haas, Sismanis, "Large-scale matrix factorization
-// with distributed stochastic gradient descent", KDD 2011. All of it depends on the sizes, the seed and the epoch.
+// whose item is in block b, in random order. Round r runs the tasks (s, (s + r) mod parts), which share no row as long
+// as negatives come from the task's own block. As in Gemulla, Nijkamp, Haas, Sismanis, "Large-scale matrix
+// factorization with distributed stochastic gradient descent", KDD 2011. All of it depends on the sizes, the seed and
+// the epoch.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -45,7 +46,8 @@ class BprSchedule {
   /// The items of block 0, of block 1, ...
   const int32_t* items() const { return items_.data(); }
 
-  /// Task (s, b) drawing from places of items() or, `popular`, of positiveItems(): its own block's or, `everywhere`, all.
+  /// Task (s, b) drawing from places of items() or, `popular`, of positiveItems(): its own block's or, `everywhere`,
+  /// all.
   BprTask task(int64_t stratum, int64_t block, bool popular, bool everywhere) const;
 
  private:

@@ -1,5 +1,6 @@
-// Tasks of BPR, each on one thread. The negatives of a batch of positives are drawn first, because the draws do not depend
-// on the factors: the rows that the batch needs are then on their way from the caches while the next draws are made.
+// Tasks of BPR, each on one thread. The negatives of a batch of positives are drawn first, because the draws do not
+// depend on the factors: the rows that the batch needs are then on their way from the caches while the next draws are
+// made.
 #include <algorithm>
 #include <cmath>
 #include <vector>

@@ -12,6 +12,12 @@ export function finite(name: string, value: unknown, min: number = Number.NEGATI
   return inRange(name, value, min, Number.POSITIVE_INFINITY);
 }
 
+/** An option that must be true or false. @internal */
+export function boolean(name: string, value: unknown): boolean {
+  if (typeof value !== 'boolean') expected(name, 'true or false', value);
+  return value;
+}
+
 /** An option that must be one of some words. @internal */
 export function oneOf<T extends string>(name: string, value: unknown, choices: readonly T[]): T {
   if (!choices.includes(value as T)) expected(name, choices.map((c) => `'${c}'`).join(' or '), value);

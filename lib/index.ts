@@ -26,10 +26,14 @@ export { ALS, type AlsFitOptions, type AlsOptions, type Explanation, type Partia
 export { BPR, type BprFitOptions, type BprOptions } from './models/bpr.js';
 export type { SimilarOptions } from './models/factor-model.js';
 export type { History } from './models/history.js';
+export { ItemKNN, type ItemKNNOptions } from './models/item-knn.js';
+export type { NeighbourListOptions } from './models/item-weights-model.js';
 export type { Fittable, Recommendation, RecommendOptions, Visitor } from './models/model.js';
+export type { NeighbourOptions } from './models/neighbour-options.js';
 export { Popularity, type PopularityOptions } from './models/popularity.js';
 export { Random, type RandomOptions } from './models/random.js';
 export type { RowFilter, Scorer, TopKRows } from './models/recommender.js';
+export { type UserExplanation, UserKNN } from './models/user-knn.js';
 export {
   type EmbeddingOptimizer,
   type EmbeddingSnapshot,

@@ -10,7 +10,7 @@ import { AlsRows, gatherRows, growIds } from './als-rows.js';
 import { FactorModel, type FittedFactors } from './factor-model.js';
 import { type History, type HistoryRows, historyMatrix, historyRows } from './history.js';
 import { checkedInteractions, type Fittable, type Fitted, stats, type Visitor } from './model.js';
-import { readModel } from './persist.js';
+import { readModel, restored } from './persist.js';
 
 /** Options of ALS. Weights: w_ui = alpha · value of an observed cell, w0 = unobservedWeight for every cell. */
 export interface AlsOptions {
@@ -294,14 +294,6 @@ export class ALS<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
       `${side}: '${ids.at(row)}' has no interactions in the fit, so ALS knows nothing of it and every score would be 0` +
         (side === 'user' ? ': recommend by { history }, or by Popularity' : ''),
     );
-  }
-}
-
-function restored<T>(path: string, make: () => T): T {
-  try {
-    return make();
-  } catch (cause) {
-    throw new TopknotError('ERR_FORMAT', `path: '${path}' holds options that no model has`, { cause });
   }
 }
 

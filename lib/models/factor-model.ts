@@ -116,7 +116,7 @@ function searchArguments(state: FittedFactors<Id, Id>, query: Query, k: number, 
   const [users, items] = scoring(state);
   const byRow = query instanceof Int32Array;
   return [
-    byRow ? users : query,
+    byRow ? users : (query as Float32Array | Handle),
     byRow ? query : undefined,
     items,
     undefined,

@@ -1,5 +1,5 @@
 import { checkK, knownOptions } from '../check.js';
-import { CsrMatrix } from '../csr.js';
+import { type CsrHandles, CsrMatrix } from '../csr.js';
 import { type Id, Ids } from '../data/ids.js';
 import { Interactions } from '../data/interactions.js';
 import type { NumericArray } from '../dtype.js';
@@ -47,8 +47,8 @@ export interface Fitted<U extends Id, I extends Id> {
   readonly seen: CsrMatrix;
 }
 
-/** Whom to select for: user rows, or the vectors of visitors. @internal */
-export type Query = Int32Array | Float32Array | Handle;
+/** Whom to select for: user rows, or what a visitor's history folds in to. @internal */
+export type Query = Int32Array | Float32Array | Handle | CsrHandles;
 
 /**
  * The part that all models share: one fit at a time whose result replaces the last one at its end, recommendations in

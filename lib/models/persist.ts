@@ -20,6 +20,14 @@ export interface Saved<U extends Id, I extends Id> {
 
 const version = '1';
 
+/** A sparse matrix under the names that `readModel` reads it by. @internal */
+export const matrixTensors = (name: string, { indptr, indices, values }: CsrMatrix) =>
+  [
+    [`${name}.indptr`, indptr],
+    [`${name}.indices`, indices],
+    [`${name}.values`, values],
+  ] as const;
+
 /** Writes a model: its tensors, interactions.{indptr,indices,values}, the ids, and the options in the metadata. @internal */
 export async function writeModel<U extends Id, I extends Id>(
   path: string,
@@ -31,9 +39,7 @@ export async function writeModel<U extends Id, I extends Id>(
   const itemIds = await saveIds('items', items, options.signal);
   const tensors: (readonly [string, Tensor])[] = [
     ...saved.tensors,
-    ['interactions.indptr', seen.indptr],
-    ['interactions.indices', seen.indices],
-    ['interactions.values', seen.values],
+    ...matrixTensors('interactions', seen),
     ...userIds.tensors,
     ...itemIds.tensors,
   ];
@@ -51,17 +57,33 @@ export async function writeModel<U extends Id, I extends Id>(
   });
 }
 
+type ShapeOf<O> = (users: number, items: number, options: O) => readonly number[] | undefined;
+
 /**
- * Reads and checks the file of a model. `shapes` names the model's own tensors with the shape that each must have.
+ * Reads and checks the file of a model. `shapes` names the model's own tensors and `sparse` its own sparse matrices, each
+ * with the shape that it must have; undefined: a model of these options has none of that name.
  * @throws ERR_IO; ERR_FORMAT for a file that is not what writeModel makes
  * @internal
  */
-export async function readModel<U extends Id, I extends Id, O extends object, M extends string>(
+export async function readModel<
+  U extends Id,
+  I extends Id,
+  O extends object,
+  M extends string,
+  N extends string = never,
+>(
   path: string,
   model: string,
-  shapes: Record<M, (users: number, items: number, options: O) => readonly number[]>,
+  shapes: Record<M, ShapeOf<O>>,
   options: JobOptions,
-): Promise<Omit<Saved<U, I>, 'options' | 'tensors'> & { options: O; tensors: ReadonlyMap<M, Tensor<'float32'>> }> {
+  sparse: Record<N, ShapeOf<O>> = {} as Record<N, ShapeOf<O>>,
+): Promise<
+  Omit<Saved<U, I>, 'options' | 'tensors'> & {
+    options: O;
+    tensors: ReadonlyMap<M, Tensor<'float32'>>;
+    matrices: ReadonlyMap<N, CsrMatrix>;
+  }
+> {
   const bad = (what: string, cause?: unknown): never => {
     throw new TopknotError('ERR_FORMAT', `path: '${path}' ${what}`, { cause });
   };
@@ -79,14 +101,13 @@ export async function readModel<U extends Id, I extends Id, O extends object, M 
     const [rows, cols] = shape as [number, number];
     const users = await loadIds<U>('users', rows, metadata, tensors, options.signal);
     const items = await loadIds<I>('items', cols, metadata, tensors, options.signal);
-    const parts = {
-      indptr: tensorOf('interactions.indptr').handle,
-      indices: tensorOf('interactions.indices').handle,
-      values: tensorOf('interactions.values').handle,
-      cols,
+    const matrixOf = async (name: string, cols: number): Promise<CsrMatrix> => {
+      const part = (which: string) => tensorOf(`${name}.${which}`).handle;
+      const parts = { indptr: part('indptr'), indices: part('indices'), values: part('values'), cols };
+      await runJob('long', { signal: options.signal }, (control) => native.csrValidate(control, parts));
+      return new CsrMatrix(parts);
     };
-    await runJob('long', { signal: options.signal }, (control) => native.csrValidate(control, parts));
-    const seen = new CsrMatrix(parts);
+    const seen = await matrixOf('interactions', cols);
     const { leastWeight } = await runJob('long', { signal: options.signal }, (control) =>
       native.interactionStats(control, seen.handles),
     );
@@ -94,17 +115,36 @@ export async function readModel<U extends Id, I extends Id, O extends object, M 
     if (seen.shape[0] !== rows) bad(`has interactions of ${seen.shape[0]} users, expected ${rows}`);
     const own = new Map<M, Tensor<'float32'>>();
     for (const name of Object.keys(shapes) as M[]) {
-      const tensor = tensorOf(name);
       const wanted = shapes[name](rows, cols, saved);
+      if (!wanted) continue;
+      const tensor = tensorOf(name);
       if (tensor.dtype !== 'float32' || tensor.shape.join() !== wanted.join())
         bad(`has a tensor '${name}' of ${tensor.dtype} [${tensor.shape}], expected float32 [${wanted}]`);
       if (tensor.shape.length === 2)
         await runJob('long', { signal: options.signal }, (control) => native.requireFinite(control, tensor.handle));
       own.set(name, tensor as Tensor<'float32'>);
     }
-    return { model, options: saved, users, items, seen, tensors: own };
+    const matrices = new Map<N, CsrMatrix>();
+    for (const name of Object.keys(sparse) as N[]) {
+      const wanted = sparse[name](rows, cols, saved);
+      if (!wanted) continue;
+      const matrix = await matrixOf(name, wanted[1]!);
+      if (matrix.shape[0] !== wanted[0])
+        bad(`has a matrix '${name}' of ${matrix.shape[0]} rows, expected ${wanted[0]}`);
+      matrices.set(name, matrix);
+    }
+    return { model, options: saved, users, items, seen, tensors: own, matrices };
   } catch (error) {
     if (options.signal?.aborted || (error instanceof TopknotError && error.code === 'ERR_FORMAT')) throw error;
     return bad('is not a whole model', error);
+  }
+}
+
+/** A model of the options in a file. @internal */
+export function restored<T>(path: string, make: () => T): T {
+  try {
+    return make();
+  } catch (cause) {
+    throw new TopknotError('ERR_FORMAT', `path: '${path}' holds options that no model has`, { cause });
   }
 }

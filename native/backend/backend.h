@@ -10,6 +10,8 @@
 #include "backend/embedding_args.h"
 #include "backend/limits_args.h"
 #include "backend/matmul_args.h"
+#include "backend/neighbours_args.h"
+#include "backend/spmm_args.h"
 #include "backend/status.h"
 #include "backend/topk_args.h"
 #include "core/thread_pool.h"

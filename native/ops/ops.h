@@ -11,8 +11,10 @@
 #include "core/tensor.h"
 #include "models/als.h"
 #include "models/bpr.h"
+#include "models/neighbours.h"
 #include "ops/attention.h"
 #include "ops/embedding.h"
+#include "ops/linear.h"
 #include "ops/metrics.h"
 #include "ops/types.h"
 

@@ -74,6 +74,11 @@ class Candidates {
     keys[sizes_[query]] = key;
     if (++sizes_[query] == capacity_) cut(query);
   }
+  /// Forgets the candidates of a query, for another to take its place.
+  void restart(int64_t query) {
+    sizes_[query] = 0;
+    thresholds_[query] = std::numeric_limits<float>::quiet_NaN();
+  }
   std::span<Key> of(int64_t query) const {
     return {keys_.get() + query * capacity_, static_cast<size_t>(sizes_[query])};
   }

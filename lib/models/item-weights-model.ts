@@ -1,0 +1,103 @@
+import { checkK, integer, knownOptions } from '../check.js';
+import type { CsrHandles } from '../csr.js';
+import type { Id } from '../data/ids.js';
+import { expected } from '../errors.js';
+import { type JobOptions, runJob } from '../job.js';
+import { native } from '../native.js';
+import { allowedBits, type ItemFilter, nativeFilter } from '../ops/item-filter.js';
+import type { Explanation } from './als.js';
+import { type History, type HistoryRows, historyMatrix, historyRows } from './history.js';
+import { type FittedLinear, LinearModel, type LinearWeights } from './linear-model.js';
+import type { TopKRows } from './recommender.js';
+
+/** Options of `similarItems` of models that have weights between items. */
+export interface NeighbourListOptions<I extends Id = Id> extends ItemFilter<I>, JobOptions {
+  /** How many; 10 unless given, or all others where there are fewer. */
+  k?: number | undefined;
+}
+
+/** A model of weights between items: the score of item j is Σ_i history_i W_ij. */
+export abstract class ItemWeightsModel<U extends Id, I extends Id, S extends FittedLinear<U, I>> extends LinearModel<
+  U,
+  I,
+  S
+> {
+  /**
+   * The items most like one item, best first, without itself. Only items of a score above 0: fewer than k where there are
+   * no more.
+   * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID, ERR_RANGE for k below 1 or above the catalogue
+   */
+  async similarItems(item: I, options: NeighbourListOptions<I> = {}): Promise<{ item: I; score: number }[]> {
+    const state = this.state;
+    const { items } = state;
+    knownOptions(options, ['k', 'allow', 'deny', 'signal', 'onProgress']);
+    const k = checkK(options.k ?? Math.min(10, items.size), items.size);
+    await items.ready();
+    const row = items.row(item, 'item');
+    this.expectKnown(state, 'item', row);
+    const allowed = allowedBits(items, options, [row]);
+    const query = historyMatrix({ rows: Int32Array.of(row), weights: Float32Array.of(1) }, items.size);
+    const { ids, scores } = (await runJob('query', options, (control) =>
+      native.linearSearch(control, query, undefined, this.similarities(state), k, nativeFilter({ allowed })),
+    )) as TopKRows;
+    const known = Array.from(ids, (at, i) => [at, scores[i]!] as const).filter(([at, score]) => at >= 0 && score > 0);
+    return known.map(([at, score]) => ({ item: items.at(at), score }));
+  }
+
+  /**
+   * Which items of a user's history carry the score of an item: the terms history_i W_ij of the sum that it is.
+   *
+   * @param who a user of the fit, or `{ history }` of somebody who is not among them
+   * @param options.k how many contributions to list, the largest first; 10 unless given. `score` sums up all.
+   * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID; ERR_VALUE for a user without interactions
+   */
+  async explain(
+    who: U | { readonly history: History<I> },
+    item: I,
+    options: { k?: number | undefined } & JobOptions = {},
+  ): Promise<Explanation<I>> {
+    const state = this.state;
+    const { users, items } = state;
+    knownOptions(options, ['k', 'signal', 'onProgress']);
+    const k = integer('k', options.k ?? 10, 1);
+    await Promise.all([users.ready(), items.ready()]);
+    const target = items.row(item, 'item');
+    if (who === null || who === undefined) expected('who', 'a user or { history }', who);
+    const history = typeof who === 'object' ? historyRows(items, who.history) : users.row(who, 'user');
+    if (typeof history === 'number') this.expectKnown(state, 'user', history);
+    const [rows, parts] = await runJob('query', options, async (control) => {
+      const row =
+        typeof history === 'number'
+          ? await native.csrTakeRows(control, state.seen.handles, Int32Array.of(history))
+          : historyMatrix(history, items.size);
+      const parts = await native.linearContributions(control, row, this.weights(state), target);
+      return [
+        typeof history === 'number' ? await native.read(row.indices) : history.rows,
+        await native.read(parts),
+      ] as [Int32Array, Float32Array];
+    });
+    const contributions = Array.from(rows, (row, i) => ({ item: items.at(row), contribution: parts[i]! }));
+    const score = contributions.reduce((sum, c) => sum + c.contribution, 0);
+    return { score, contributions: contributions.sort((a, b) => b.contribution - a.contribution).slice(0, k) };
+  }
+
+  /** @internal Row i: how similar other items are to item i. */
+  protected similarities(state: S): LinearWeights {
+    return this.weights(state);
+  }
+
+  /** @internal */
+  protected queries(state: S): CsrHandles {
+    return state.seen.handles;
+  }
+
+  /** @internal */
+  protected async fold(state: S, history: HistoryRows): Promise<CsrHandles> {
+    return this.foldSync(state, history);
+  }
+
+  /** @internal */
+  protected foldSync(state: S, history: HistoryRows): CsrHandles {
+    return historyMatrix(history, state.items.size);
+  }
+}

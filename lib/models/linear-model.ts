@@ -1,0 +1,85 @@
+import type { CsrHandles } from '../csr.js';
+import type { Id } from '../data/ids.js';
+import { TopknotError } from '../errors.js';
+import { type JobOptions, runJob } from '../job.js';
+import { native } from '../native.js';
+import type { Control, Handle } from '../native-ops.js';
+import { nativeFilter } from '../ops/item-filter.js';
+import { Tensor } from '../tensor.js';
+import { type History, type HistoryRows, historyRows } from './history.js';
+import { type Fitted, Model, type Query } from './model.js';
+import type { RowFilter, TopKRows } from './recommender.js';
+
+/** @internal */
+export interface FittedLinear<U extends Id, I extends Id> extends Fitted<U, I> {
+  readonly emptyUsers: ReadonlySet<number>;
+  readonly emptyItems: ReadonlySet<number>;
+}
+
+/** W of a linear model, sparse or dense. @internal */
+export interface LinearWeights {
+  sparse?: CsrHandles | undefined;
+  dense?: Handle | undefined;
+}
+
+/**
+ * A model whose scores are the product of a sparse row, the query, and a matrix W: a history and weights between items,
+ * or the nearest users and what they chose.
+ */
+export abstract class LinearModel<U extends Id, I extends Id, S extends FittedLinear<U, I>> extends Model<U, I, S> {
+  /** @internal The queries of the fitted users. */
+  protected abstract queries(state: S): CsrHandles;
+  /** @internal W. */
+  protected abstract weights(state: S): LinearWeights;
+  /** @internal */
+  protected abstract override fold(state: S, history: HistoryRows, control: Control): Promise<CsrHandles>;
+  protected abstract override foldSync(state: S, history: HistoryRows): CsrHandles;
+
+  /**
+   * The scores of all items, float32 [items] in the order of `items`, for somebody with this history. Nothing is learned:
+   * a user of the fit with this history has these very scores.
+   * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID; ERR_VALUE for an empty history or a weight that is not positive
+   */
+  async foldIn(history: History<I>, options: JobOptions = {}): Promise<Float32Array> {
+    const state = this.state;
+    await state.items.ready();
+    const rows = historyRows(state.items, history);
+    const scores = await runJob('query', options, async (control) =>
+      native.linearScores(control, await this.fold(state, rows, control), undefined, this.weights(state)),
+    );
+    return new Tensor<'float32'>(scores).data();
+  }
+
+  /** @internal */
+  protected select(state: S, query: Query, k: number, filter: RowFilter, control: Control): Promise<TopKRows> {
+    return native.linearSearch(control, ...this.#arguments(state, query, k, filter)) as Promise<TopKRows>;
+  }
+
+  /** @internal */
+  protected selectSync(state: S, query: Query, k: number, filter: RowFilter): TopKRows {
+    return native.linearSearchSync(...this.#arguments(state, query, k, filter)) as TopKRows;
+  }
+
+  /** @internal */
+  protected async pairScores(state: S, users: Int32Array, items: Int32Array, control: Control): Promise<Float32Array> {
+    const scores = await native.linearPairScores(control, this.queries(state), this.weights(state), users, items);
+    return new Tensor<'float32'>(scores).data();
+  }
+
+  /** @internal */
+  protected override expectKnown(state: S, side: 'user' | 'item', row: number): void {
+    const [empty, ids] = side === 'user' ? [state.emptyUsers, state.users] : [state.emptyItems, state.items];
+    if (!empty.has(row)) return;
+    throw new TopknotError(
+      'ERR_VALUE',
+      `${side}: '${ids.at(row)}' has no interactions in the fit, so ${this.constructor.name} knows nothing of it and ` +
+        `every score would be 0${side === 'user' ? ': recommend by { history }, or by Popularity' : ''}`,
+    );
+  }
+
+  #arguments(state: S, query: Query, k: number, filter: RowFilter) {
+    const rows = query instanceof Int32Array ? query : undefined;
+    const queries = rows ? this.queries(state) : (query as CsrHandles);
+    return [queries, rows, this.weights(state), k, nativeFilter(filter)] as const;
+  }
+}

@@ -1,0 +1,193 @@
+import { checkK, integer, knownOptions } from '../check.js';
+import { type CsrHandles, CsrMatrix } from '../csr.js';
+import type { Id } from '../data/ids.js';
+import { expected } from '../errors.js';
+import { type JobOptions, runJob } from '../job.js';
+import { native } from '../native.js';
+import type { Control } from '../native-ops.js';
+import { allowedBits } from '../ops/item-filter.js';
+import { Tensor } from '../tensor.js';
+import { type History, type HistoryRows, historyMatrix, historyRows } from './history.js';
+import type { NeighbourListOptions } from './item-weights-model.js';
+import { type FittedLinear, LinearModel, type LinearWeights } from './linear-model.js';
+import { type CheckedInteractions, checkedInteractions, type Fittable, stats } from './model.js';
+import { checkNeighbourOptions, type NeighbourOptions } from './neighbour-options.js';
+import { matrixTensors, readModel, restored } from './persist.js';
+
+/** Which users carry a score. */
+export interface UserExplanation<U extends Id = Id> {
+  /** The sum of the contributions of all neighbours. */
+  score: number;
+  /** The largest first. */
+  contributions: { user: U; contribution: number }[];
+}
+
+/** @internal */
+interface FittedUserKNN<U extends Id, I extends Id> extends FittedLinear<U, I> {
+  /** [users, users], row u: the neighbours of u. */
+  readonly neighbours: CsrMatrix;
+  /** What finds the neighbours of a visitor. */
+  readonly terms: CsrMatrix;
+  readonly norms: Tensor<'float32'>;
+  readonly idf: Tensor<'float64'>;
+  readonly meanLength: number;
+}
+
+/**
+ * User neighbours: the score of item j is Σ s_uv v_j over the k nearest neighbours v of the user, v_j being the value of
+ * v for j. Herlocker, Konstan, Borchers, Riedl, "An algorithmic framework for performing collaborative filtering",
+ * SIGIR 1999, without ratings' means.
+ */
+export class UserKNN<U extends Id = Id, I extends Id = Id> extends LinearModel<U, I, FittedUserKNN<U, I>> {
+  readonly options: Readonly<Required<NeighbourOptions>>;
+
+  /** @throws ERR_ARGUMENT, ERR_RANGE */
+  constructor(options: NeighbourOptions = {}) {
+    super();
+    this.options = Object.freeze(checkNeighbourOptions(options));
+  }
+
+  /**
+   * Finds the neighbours of every user. `onProgress` counts users.
+   * @throws ERR_VALUE for no interactions or a negative weight; ERR_BUSY while another fit of this model runs
+   */
+  fit(interactions: Fittable<U, I>, options: JobOptions = {}): Promise<this> {
+    return this.replace(async () => {
+      knownOptions(options, ['signal', 'onProgress']);
+      const data = await checkedInteractions(interactions, options);
+      const index = await this.#index(data.seen, options.signal);
+      const neighbours = await runJob('long', options, (control) =>
+        native.neighbours(control, data.seen.handles, index, true, this.options),
+      );
+      return complete(data, new CsrMatrix(neighbours), index);
+    }, options.signal);
+  }
+
+  /** Reads what `save` wrote: the same answers, bit for bit. @throws ERR_IO, ERR_FORMAT */
+  static async load<U extends Id = Id, I extends Id = Id>(
+    path: string,
+    options: JobOptions = {},
+  ): Promise<UserKNN<U, I>> {
+    const sparse = { neighbours: (users: number) => [users, users] };
+    const file = await readModel<U, I, NeighbourOptions, never, 'neighbours'>(path, 'user-knn', {}, options, sparse);
+    const model = restored(path, () => new UserKNN<U, I>(file.options));
+    const { emptyUsers, emptyItems } = await stats(file.seen, options.signal);
+    return model.replace(async () => {
+      const index = await model.#index(file.seen, options.signal);
+      return complete({ ...file, emptyUsers, emptyItems }, file.matrices.get('neighbours')!, index);
+    });
+  }
+
+  /**
+   * The nearest users, best first: at most as many as the fit keeps, of a similarity above 0.
+   * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID, ERR_RANGE for k below 1 or above the number of users
+   */
+  async similarUsers(user: U, options: NeighbourListOptions<U> = {}): Promise<{ user: U; score: number }[]> {
+    const state = this.state;
+    const { users } = state;
+    knownOptions(options, ['k', 'allow', 'deny', 'signal', 'onProgress']);
+    const k = checkK(options.k ?? Math.min(10, users.size), users.size);
+    await users.ready();
+    const row = users.row(user, 'user');
+    this.expectKnown(state, 'user', row);
+    const allowed = allowedBits(users, options);
+    const may = (at: number) => allowed === undefined || (allowed[at >> 6]! >> BigInt(at & 63)) & 1n;
+    const [rows, scores] = await runJob('query', options, async (control) => {
+      const nearest = await native.csrTakeRows(control, state.neighbours.handles, Int32Array.of(row));
+      return [await native.read(nearest.indices), await native.read(nearest.values)] as [Int32Array, Float32Array];
+    });
+    const list = Array.from(rows, (at, i) => ({ at, score: scores[i]! })).filter(({ at }) => may(at));
+    list.sort((a, b) => b.score - a.score || a.at - b.at);
+    return list.slice(0, k).map(({ at, score }) => ({ user: users.at(at), score }));
+  }
+
+  /**
+   * Which neighbours carry the score of an item: the terms s_uv v_j of the sum that it is, those that are not 0.
+   *
+   * @param who a user of the fit, or `{ history }` of somebody who is not among them
+   * @param options.k how many contributions to list, the largest first; 10 unless given. `score` sums up all.
+   * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID; ERR_VALUE for a user without interactions
+   */
+  async explain(
+    who: U | { readonly history: History<I> },
+    item: I,
+    options: { k?: number | undefined } & JobOptions = {},
+  ): Promise<UserExplanation<U>> {
+    const state = this.state;
+    const { users, items } = state;
+    knownOptions(options, ['k', 'signal', 'onProgress']);
+    const k = integer('k', options.k ?? 10, 1);
+    await Promise.all([users.ready(), items.ready()]);
+    const target = items.row(item, 'item');
+    if (who === null || who === undefined) expected('who', 'a user or { history }', who);
+    const history = typeof who === 'object' ? historyRows(items, who.history) : users.row(who, 'user');
+    if (typeof history === 'number') this.expectKnown(state, 'user', history);
+    const [rows, parts] = await runJob('query', options, async (control) => {
+      const nearest =
+        typeof history === 'number'
+          ? await native.csrTakeRows(control, state.neighbours.handles, Int32Array.of(history))
+          : await this.fold(state, history, control);
+      const parts = await native.linearContributions(control, nearest, this.weights(state), target);
+      return [await native.read(nearest.indices), await native.read(parts)] as [Int32Array, Float32Array];
+    });
+    const all = Array.from(rows, (row, i) => ({ user: users.at(row), contribution: parts[i]! }));
+    const contributions = all.filter((c) => c.contribution !== 0).sort((a, b) => b.contribution - a.contribution);
+    return {
+      score: contributions.reduce((sum, c) => sum + c.contribution, 0),
+      contributions: contributions.slice(0, k),
+    };
+  }
+
+  #index(seen: CsrMatrix, signal: AbortSignal | undefined) {
+    return runJob('long', { signal }, (control) => native.neighbourIndex(control, seen.handles, this.options));
+  }
+
+  /** @internal */
+  protected saved(state: FittedUserKNN<U, I>) {
+    return { model: 'user-knn', tensors: matrixTensors('neighbours', state.neighbours) };
+  }
+
+  /** @internal */
+  protected queries(state: FittedUserKNN<U, I>): CsrHandles {
+    return state.neighbours.handles;
+  }
+
+  /** @internal */
+  protected weights(state: FittedUserKNN<U, I>): LinearWeights {
+    return { sparse: state.seen.handles };
+  }
+
+  /** @internal */
+  protected fold(state: FittedUserKNN<U, I>, history: HistoryRows, control: Control): Promise<CsrHandles> {
+    const row = historyMatrix(history, state.items.size);
+    return native.neighbours(control, row, indexOf(state), false, this.options);
+  }
+
+  /** @internal */
+  protected foldSync(state: FittedUserKNN<U, I>, history: HistoryRows): CsrHandles {
+    return native.neighboursSync(historyMatrix(history, state.items.size), indexOf(state), false, this.options);
+  }
+}
+
+type Index = Awaited<ReturnType<typeof native.neighbourIndex>>;
+
+function complete<U extends Id, I extends Id>(
+  { users, items, seen, emptyUsers, emptyItems }: CheckedInteractions<U, I>,
+  neighbours: CsrMatrix,
+  { terms, norms, idf, meanLength }: Index,
+): FittedUserKNN<U, I> {
+  const index = {
+    terms: new CsrMatrix(terms),
+    norms: new Tensor<'float32'>(norms),
+    idf: new Tensor<'float64'>(idf),
+    meanLength,
+  };
+  return { users, items, seen, emptyUsers, emptyItems, neighbours, ...index };
+}
+
+const indexOf = ({ terms, norms, idf, meanLength }: FittedUserKNN<Id, Id>): Index => ({
+  terms: terms.handles,
+  norms: norms.handle,
+  idf: idf.handle,
+  meanLength,
+});

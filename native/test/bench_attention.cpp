@@ -1,9 +1,10 @@
 // Attention against the multiply-add peak of this machine, measured in turn with every case.
-// Usage: bench_attention [rounds]
+// Usage: bench_attention [rounds [text that names of cases contain]]
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <ctime>
 #include <vector>
 
@@ -51,7 +52,10 @@ double median(std::vector<double> x) {
   return x[x.size() / 2];
 }
 
+const char* wanted = "";
+
 void report(const char* name, double flops, int rounds, const auto& work) {
+  if (!std::strstr(name, wanted)) return;
   std::vector<double> rate, peak, share, wall;
   work();
   for (int round = 0; round < rounds; ++round) {
@@ -76,6 +80,7 @@ void report(const char* name, double flops, int rounds, const auto& work) {
 
 int main(int argc, char** argv) {
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 7;
+  if (argc > 2) wanted = argv[2];
   std::printf("%d threads, %s; rates in processor time, operations of masked pairs not counted\n", threadCount(),
               cpuBackend().isa);
   Stream stream;

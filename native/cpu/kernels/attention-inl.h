@@ -227,19 +227,20 @@ template <int V, typename T>
 void packColumns(const T* rows, int64_t stride, int64_t count, int64_t width, float scale, float* columns) {
   const Floats factor = hn::Set(floats, scale);
   for (int64_t v = 0; v < V; ++v) {
-    const auto row = [&](int64_t i) { return rows + std::min(v * lanes + i, count - 1) * stride; };
+    const T* row[lanes];
+    for (int64_t i = 0; i < lanes; ++i) row[i] = rows + std::min(v * lanes + i, count - 1) * stride;
     float* out = columns + v * lanes;
     int64_t j = 0;
     for (; j + 4 <= width; j += 4) {
       Floats four[4];
       for (int64_t r = 0; r < 4; ++r)
         four[r] = loadBlocks(
-            floats, [&](int64_t i) { return row(i) + j; }, r);
+            floats, [&](int64_t i) { return row[i] + j; }, r);
       transpose4(four);
       for (int64_t r = 0; r < 4; ++r) hn::Store(hn::Mul(four[r], factor), floats, out + (j + r) * V * lanes);
     }
     for (; j < width; ++j) {
-      for (int64_t i = 0; i < lanes; ++i) out[j * V * lanes + i] = widened(row(i)[j]) * scale;
+      for (int64_t i = 0; i < lanes; ++i) out[j * V * lanes + i] = widened(row[i][j]) * scale;
     }
   }
 }
@@ -250,6 +251,9 @@ bool unpackColumns(const float* columns, const float* factors, int64_t stride, i
   Floats zeros = hn::Zero(floats);  // becomes NaN by what is not finite
   for (int64_t v = 0; v < V; ++v) {
     const Floats factor = hn::Load(floats, factors + v * lanes);
+    const int64_t own = std::clamp<int64_t>(count - v * lanes, 0, lanes);
+    T* row[lanes];
+    for (int64_t i = 0; i < lanes; ++i) row[i] = rows + (v * lanes + i) * stride;
     const auto column = [&](int64_t j) HWY_ATTR {
       const Floats x = hn::Mul(hn::Load(floats, columns + (j * V + v) * lanes), factor);
       zeros = hn::MulAdd(x, hn::Zero(floats), zeros);
@@ -264,8 +268,7 @@ bool unpackColumns(const float* columns, const float* factors, int64_t stride, i
         storeBlocks(
             floats, four[r],
             [&](int64_t i, hn::Vec<hn::FixedTag<float, 4>> x) HWY_ATTR {
-              i += v * lanes;
-              if (i < count) storeElements(x, hn::FixedTag<float, 4>(), rows + i * stride + j);
+              if (i < own) storeElements(x, hn::FixedTag<float, 4>(), row[i] + j);
             },
             r);
       }
@@ -273,7 +276,7 @@ bool unpackColumns(const float* columns, const float* factors, int64_t stride, i
     for (; j < width; ++j) {
       HWY_ALIGN float x[lanes];
       hn::Store(column(j), floats, x);
-      for (int64_t i = 0; i < lanes && v * lanes + i < count; ++i) narrow(x[i], rows[(v * lanes + i) * stride + j]);
+      for (int64_t i = 0; i < own; ++i) narrow(x[i], row[i][j]);
     }
   }
   return hn::AllTrue(floats, hn::Eq(zeros, zeros));

@@ -3,7 +3,6 @@
 // sum of its weights relative to it, so that the scores of a block are all that there ever is (Milakov and Gimelshein
 // 2018; Dao et al. 2022).
 #include <atomic>
-#include <cmath>
 #include <cstring>
 
 #include "cpu/kernels/guard.h"
@@ -13,6 +12,8 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include <hwy/contrib/math/math-inl.h>
+
 #include "cpu/kernels/attention-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -20,7 +21,7 @@ namespace topknot::HWY_NAMESPACE {
 namespace {
 
 constexpr int64_t groupPanels = 4;       // query panels that share a block of keys and values
-constexpr int64_t chunkFlops = 1 << 21;  // work that is worth handing to a thread
+constexpr int64_t chunkFlops = 1 << 20;  // work that is worth handing to a thread
 
 /// The state of one panel of queries.
 struct Panel {
@@ -106,12 +107,16 @@ void meetKeys(const Head& head, int64_t i0, int64_t count, Rows keys, Rows value
 template <int V, typename T>
 bool finishPanel(const Head& head, int64_t i0, int64_t count, Panel& panel, T* out, float* logSumExp) {
   constexpr int64_t width = V * lanes;
-  HWY_ALIGN float inverse[width];
-  for (int64_t i = 0; i < width; ++i) {
-    const float weight = panel.weight[i];
-    inverse[i] = weight == 0 ? 0.0f : 1.0f / weight;
-    if (i < count) logSumExp[i0 + i] = weight == 0 ? minusInfinity : panel.largest[i] * ln2 + std::log(weight);
+  HWY_ALIGN float inverse[width], sums[width];
+  for (int64_t v = 0; v < V; ++v) {
+    const Floats weight = hn::Load(floats, panel.weight + v * lanes), one = hn::Set(floats, 1.0f);
+    const auto none = hn::Eq(weight, hn::Zero(floats));
+    hn::Store(hn::IfThenZeroElse(none, hn::Div(one, weight)), floats, inverse + v * lanes);
+    const Floats largest = hn::Mul(hn::Load(floats, panel.largest + v * lanes), hn::Set(floats, ln2));
+    const Floats sum = hn::Add(largest, hn::Log(floats, hn::IfThenElse(none, one, weight)));
+    hn::Store(hn::IfThenElse(none, hn::Set(floats, minusInfinity), sum), floats, sums + v * lanes);
   }
+  std::copy_n(sums, count, logSumExp + i0);
   const int64_t row = head.problem.queryLayout.row, dims = head.problem.dims;
   if (!panel.started) std::fill_n(panel.sums, dims * width, 0.0f);
   return unpackColumns<V>(panel.sums, inverse, row, count, dims, out + i0 * row);

@@ -35,6 +35,7 @@ export { Random, type RandomOptions } from './models/random.js';
 export type { RowFilter, Scorer, TopKRows } from './models/recommender.js';
 export { type UserExplanation, UserKNN } from './models/user-knn.js';
 export {
+  type EmbeddingInit,
   type EmbeddingOptimizer,
   type EmbeddingSnapshot,
   EmbeddingTable,

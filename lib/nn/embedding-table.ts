@@ -1,6 +1,7 @@
 import { finite, integer, knownOptions, oneOf } from '../check.js';
-import { TopknotError } from '../errors.js';
-import { runJob } from '../job.js';
+import { expected, TopknotError } from '../errors.js';
+import { readSafetensors, writeSafetensors } from '../format/safetensors.js';
+import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Handle } from '../native-ops.js';
 import { flatGradient, heldIds, sizeOf } from '../ops/embedding-backward.js';
@@ -30,8 +31,17 @@ export interface EmbeddingTableOptions {
   beta1?: number;
   /** Of 'adam': 0.999 unless given. */
   beta2?: number;
-  /** Of the stochastic rounding of 16-bit tables; 42 unless given. */
+  /** Of the random start and of the stochastic rounding of 16-bit tables; 42 unless given. */
   seed?: number;
+}
+
+export interface EmbeddingInit extends EmbeddingTableOptions {
+  /** 'float32' unless given. */
+  dtype?: 'float32' | 'float16' | 'bfloat16';
+  /** 'normal' unless given; both have mean 0. */
+  init?: 'normal' | 'uniform';
+  /** The standard deviation; 0.01 unless given. 'uniform' reaches from -√3 to √3 times as far. */
+  std?: number;
 }
 
 /** A table at one moment, for saving and for going on from. */
@@ -96,6 +106,27 @@ export class EmbeddingTable {
   }
 
   /**
+   * A table of random rows. Each value is a function of the seed, its row and its column: the same at any thread count,
+   * and whatever the number of rows.
+   * @example const users = await EmbeddingTable.create([userCount, 64], { std: 0.1, seed: 1 });
+   * @throws ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT, ERR_RANGE
+   */
+  static async create(shape: readonly [number, number], options: EmbeddingInit = {}): Promise<EmbeddingTable> {
+    const { dtype = 'float32', init = 'normal', std = 0.01, ...rest } = options;
+    const checked = Object.freeze(checkOptions(rest, [...optionNames, 'dtype', 'init', 'std']));
+    oneOf('dtype', dtype, dtypes);
+    oneOf('init', init, ['normal', 'uniform'] as const);
+    finite('std', std, 0);
+    if (!Array.isArray(shape) || shape.length !== 2) expected('shape', '[rows, cols]', shape);
+    integer('shape', shape[0], 0);
+    integer('shape', shape[1], 1);
+    const table = await runJob('long', {}, (control) =>
+      native.randomValues(control, dtype, shape, init, std, checked.seed),
+    );
+    return new EmbeddingTable(table, stateOf({ table: new Tensor(table) }, checked.optimizer), 0, checked);
+  }
+
+  /**
    * A table that starts as a copy of `start`, [rows, cols], with fresh optimizer state; or that goes on from a snapshot,
    * whose optimizer must be the same.
    * @throws ERR_DTYPE, ERR_SHAPE, ERR_ARGUMENT, ERR_RANGE
@@ -105,34 +136,36 @@ export class EmbeddingTable {
     options: EmbeddingTableOptions = {},
   ): Promise<EmbeddingTable> {
     const checked = Object.freeze(checkOptions(options));
-    const snapshot = start instanceof Tensor ? { table: start, state: undefined, step: 0 } : start;
-    const { table } = snapshot;
-    if (table.shape.length !== 2 || table.shape[1] === 0)
-      throw new TopknotError(
-        'ERR_SHAPE',
-        `start: expected shape [rows, cols] but received [${table.shape.join(', ')}]`,
-      );
-    if (!['float32', 'float16', 'bfloat16'].includes(table.dtype))
-      throw new TopknotError('ERR_DTYPE', `start: expected float32, float16 or bfloat16 but received ${table.dtype}`);
-    const state = names[checked.optimizer].map((name) => {
-      const shape = checked.optimizer === 'adagrad' ? [table.shape[0]!] : table.shape;
-      if (!snapshot.state) return native.tensorFull('float32', shape, 0);
-      const given = snapshot.state[name];
-      if (!given)
-        throw new TopknotError(
-          'ERR_ARGUMENT',
-          `start.state: expected '${name}' for the optimizer '${checked.optimizer}'`,
-        );
-      if (given.dtype !== 'float32' || given.shape.join() !== shape.join())
-        throw new TopknotError(
-          'ERR_SHAPE',
-          `start.state.${name}: expected float32 [${shape.join(', ')}] but received ${given.dtype} [${given.shape.join(', ')}]`,
-        );
-      return given.handle;
-    });
+    const snapshot = start instanceof Tensor ? { table: start, step: 0 } : start;
+    const state = stateOf(snapshot, checked.optimizer);
     const step = integer('start.step', snapshot.step, 0);
-    const own = snapshot.state ? await Promise.all(state.map(copy)) : state;
-    return new EmbeddingTable(await copy(table.handle), own, step, checked);
+    const own = 'state' in snapshot ? await Promise.all(state.map(copy)) : state;
+    return new EmbeddingTable(await copy(snapshot.table.handle), own, step, checked);
+  }
+
+  /**
+   * Reads what `save` has written: the table goes on as if it had never stopped.
+   * @throws ERR_IO; ERR_FORMAT for a file that is not what `save` makes
+   */
+  static async load(path: string, options: JobOptions = {}): Promise<EmbeddingTable> {
+    const { tensors, metadata } = await readSafetensors(path, options);
+    try {
+      if (metadata.get('format') !== 'topknot' || metadata.get('model') !== fileKind)
+        throw new TopknotError('ERR_FORMAT', 'it was not saved by EmbeddingTable');
+      if (metadata.get('version') !== fileVersion)
+        throw new TopknotError('ERR_FORMAT', `it has version ${metadata.get('version')}, expected ${fileVersion}`);
+      const checked = Object.freeze(checkOptions(JSON.parse(metadata.get('options') ?? 'null')));
+      const table = tensors.get('table') as EmbeddingSnapshot['table'] | undefined;
+      if (!table) throw new TopknotError('ERR_FORMAT', "it lacks the tensor 'table'");
+      const state = Object.fromEntries(
+        names[checked.optimizer].map((name) => [name, tensors.get(`state.${name}`) as Tensor<'float32'>]),
+      );
+      const step = integer('step', Number(metadata.get('step')), 0);
+      return new EmbeddingTable(table.handle, stateOf({ table, state }, checked.optimizer), step, checked);
+    } catch (cause) {
+      const what = cause instanceof Error ? cause.message : String(cause);
+      throw new TopknotError('ERR_FORMAT', `path: '${path}' is no embedding table: ${what}`, { cause });
+    }
   }
 
   /** Updates so far. */
@@ -214,6 +247,30 @@ export class EmbeddingTable {
     });
   }
 
+  /**
+   * Writes the table, the optimizer's state and options, and the step to a safetensors file, whole or not at all: the
+   * tensors 'table' and 'state.sums', or 'state.means' and 'state.squares'. Saves the table as it is at the call.
+   * @throws ERR_IO
+   */
+  async save(path: string, options: JobOptions = {}): Promise<void> {
+    const { table, state, step } = await this.snapshot();
+    const entries = Object.entries(state).map(([name, t]) => [`state.${name}`, t] as const);
+    try {
+      await writeSafetensors(path, [['table', table], ...entries], {
+        ...options,
+        metadata: {
+          format: 'topknot',
+          version: fileVersion,
+          model: fileKind,
+          options: JSON.stringify(this.options),
+          step: String(step),
+        },
+      });
+    } finally {
+      for (const t of [table, ...Object.values(state)]) t.dispose();
+    }
+  }
+
   /** Frees the memory once what is running has ended. Every later call throws ERR_DISPOSED. */
   dispose(): void {
     if (this.#disposed) return;
@@ -244,6 +301,33 @@ export class EmbeddingTable {
   }
 }
 
+const [fileKind, fileVersion] = ['embedding-table', '1'];
+const dtypes = ['float32', 'float16', 'bfloat16'] as const;
+
+/** The state that a table begins with: that of a snapshot, which is checked, or zeros. */
+function stateOf(
+  { table, state }: Pick<EmbeddingSnapshot, 'table'> & Partial<EmbeddingSnapshot>,
+  optimizer: EmbeddingOptimizer,
+): Handle[] {
+  if (table.shape.length !== 2 || table.shape[1] === 0)
+    throw new TopknotError('ERR_SHAPE', `start: expected shape [rows, cols] but received [${table.shape.join(', ')}]`);
+  if (!dtypes.includes(table.dtype))
+    throw new TopknotError('ERR_DTYPE', `start: expected float32, float16 or bfloat16 but received ${table.dtype}`);
+  return names[optimizer].map((name) => {
+    const shape = optimizer === 'adagrad' ? [table.shape[0]!] : table.shape;
+    if (!state) return native.tensorFull('float32', shape, 0);
+    const given = state[name];
+    if (!given)
+      throw new TopknotError('ERR_ARGUMENT', `start.state: expected '${name}' for the optimizer '${optimizer}'`);
+    if (given.dtype !== 'float32' || given.shape.join() !== shape.join())
+      throw new TopknotError(
+        'ERR_SHAPE',
+        `start.state.${name}: expected float32 [${shape.join(', ')}] but received ${given.dtype} [${given.shape.join(', ')}]`,
+      );
+    return given.handle;
+  });
+}
+
 const copy = (handle: Handle): Promise<Handle> =>
   runJob('long', {}, (control) => native.embeddingTableCopy(control, handle));
 
@@ -259,8 +343,13 @@ function heldBags(options: EmbeddingBagOptions): ReturnType<typeof nativeBags> {
   return { ...bags, weights: native.tensorFrom(data, dtype, shape) };
 }
 
-function checkOptions(options: EmbeddingTableOptions): Required<EmbeddingTableOptions> {
-  knownOptions(options, ['optimizer', 'learningRate', 'epsilon', 'beta1', 'beta2', 'seed']);
+const optionNames = ['optimizer', 'learningRate', 'epsilon', 'beta1', 'beta2', 'seed'] as const;
+
+function checkOptions(
+  options: EmbeddingTableOptions,
+  known: readonly string[] = optionNames,
+): Required<EmbeddingTableOptions> {
+  knownOptions(options, known);
   const optimizer = oneOf('optimizer', options.optimizer ?? 'adagrad', ['sgd', 'adagrad', 'adam'] as const);
   const positive = (name: 'learningRate' | 'epsilon', fallback: number) => {
     const value = finite(name, options[name] ?? fallback, 0);

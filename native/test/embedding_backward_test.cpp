@@ -209,6 +209,47 @@ TEST(stochasticRoundingIsBetweenNeighboursAndFair) {
   CHECK(toFloat(roundStochastically(INFINITY, 0xffff, Float16{})) == INFINITY);
 }
 
+/// Every update of a 16-bit row is rounded by the bits of its row, column and step.
+template <typename Half>
+void checkRounding(int64_t cols) {
+  const int64_t rows = 40;
+  Random random(static_cast<uint64_t>(cols), 7);
+  Tensor start = Tensor::host<Half>({rows, cols}), gradient = Tensor::host<float>({rows, cols});
+  for (int64_t i = 0; i < start.count(); ++i) {
+    const float x = static_cast<float>(random.normal() * std::pow(10.0, random.uniform() * 12 - 8));
+    if constexpr (std::is_same_v<Half, Float16>) start.data<Half>()[i] = toFloat16(x);
+    else start.data<Half>()[i] = toBFloat16(x);
+    gradient.data<float>()[i] = static_cast<float>(random.normal() * std::pow(10.0, random.uniform() * 12 - 8));
+  }
+  start.data<Half>()[0] = {std::is_same_v<Half, Float16> ? uint16_t{0xfc00} : uint16_t{0xff80}};         // -infinity
+  start.data<Half>()[cols - 1] = {std::is_same_v<Half, Float16> ? uint16_t{0x7e01} : uint16_t{0x7fc1}};  // NaN
+  Tensor ids = Tensor::host<int32_t>({rows, 1});
+  for (int32_t i = 0; i < rows; ++i) ids.data<int32_t>()[i] = i;
+  forEachIsa([&] {
+    const Tensor table = copyOf(start);
+    Job job;
+    ops::embeddingTableUpdate(job, table, {}, gradient, ids, std::nullopt, {},
+                              {EmbeddingOptimizer::sgd, 1, 1e-8, 0, 0, 99, 5});
+    bool same = true;
+    for (int64_t r = 0; r < rows; ++r) {
+      const RowBits bits(99, static_cast<uint64_t>(r), 5);
+      for (int64_t c = 0; c < cols; ++c) {
+        uint32_t eight[8];
+        bits.fill(c / 8 * 8, eight);
+        const int64_t i = r * cols + c;
+        const float updated = toFloat(start.data<Half>()[i]) - gradient.data<float>()[i];
+        same &= table.data<Half>()[i].bits == roundStochastically(updated, eight[c % 8], Half{}).bits;
+      }
+    }
+    CHECK(same);
+    if (!same) std::printf("  isa %s, %ld columns\n", cpuBackend().isa, static_cast<long>(cols));
+  });
+}
+
+TEST(halvesAreRoundedByTheBitsOfTheirPlace) {
+  for (int64_t cols : {1, 7, 8, 17, 64, 100, 130}) checkRounding<Float16>(cols), checkRounding<BFloat16>(cols);
+}
+
 TEST(noEntriesAtAll) {
   forEachIsa([] {
     Job job;

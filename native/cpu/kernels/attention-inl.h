@@ -10,6 +10,7 @@
 
 #include "backend/attention_args.h"
 #include "cpu/kernels/candidates.h"
+#include "cpu/kernels/philox-inl.h"
 #include "cpu/kernels/tile-inl.h"
 
 #if defined(TOPKNOT_ATTENTION_INL_H) == defined(HWY_TARGET_TOGGLE)
@@ -27,7 +28,7 @@ constexpr float log2e = 1.44269504088896341f, ln2 = 0.693147180559945309f;
 constexpr float minusInfinity = -std::numeric_limits<float>::infinity();
 constexpr FloatTag floats;
 constexpr hn::RebindToSigned<FloatTag> signedInts;
-constexpr hn::RebindToUnsigned<FloatTag> words;
+constexpr WordTag words;
 
 /// Keys that a panel meets at a time: few enough for their values to stay in the first-level cache.
 inline int64_t keysPerBlock(int64_t dims) { return std::clamp<int64_t>(6144 / dims, 32, 256); }
@@ -387,36 +388,6 @@ void scoreKeys(const Head& head, const float* panel, int64_t i0, int64_t count, 
   if (to < end) adjusted(to, end);
 }
 
-using Words = hn::Vec<hn::RebindToUnsigned<FloatTag>>;
-
-/// a * factor, as its high and its low half.
-HWY_INLINE void multiplyWide(Words a, uint32_t factor, Words& high, Words& low) {
-  const hn::Repartition<uint64_t, decltype(words)> wide;
-  const Words f = hn::Set(words, factor);
-  const auto even = hn::MulEven(a, f);
-  const auto odd = hn::MulEven(hn::BitCast(words, hn::ShiftRight<32>(hn::BitCast(wide, a))), f);
-  high = hn::OddEven(hn::BitCast(words, odd), hn::BitCast(words, hn::ShiftRight<32>(even)));
-  low = hn::OddEven(hn::BitCast(words, hn::ShiftLeft<32>(odd)), hn::BitCast(words, even));
-}
-
-/// philox() of core/random.h for rows (high[i], low[i]) at one step.
-HWY_INLINE void philoxLanes(uint64_t seed, Words rowLow, Words rowHigh, uint64_t step, Words (&c)[4]) {
-  c[0] = hn::Set(words, static_cast<uint32_t>(step));
-  c[1] = hn::Set(words, static_cast<uint32_t>(step >> 32));
-  c[2] = rowLow;
-  c[3] = rowHigh;
-  uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
-  for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
-    Words highA, lowA, highB, lowB;
-    multiplyWide(c[0], 0xD2511F53u, highA, lowA);
-    multiplyWide(c[2], 0xCD9E8D57u, highB, lowB);
-    c[0] = hn::Xor(hn::Xor(highB, c[1]), hn::Set(words, k0));
-    c[1] = lowB;
-    c[2] = hn::Xor(hn::Xor(highA, c[3]), hn::Set(words, k1));
-    c[3] = lowA;
-  }
-}
-
 /// Multiplies weights [begin, end) of a panel by what dropout makes of them: 0 or 1 / (1 - dropout). The number of
 /// query i (counted over the whole call) and key j is word j % 4 of Philox(seed, i, j / 4), its upper 24 bits.
 template <int V>
@@ -434,7 +405,11 @@ HWY_NOINLINE void dropWeights(const Head& head, int64_t i0, int64_t begin, int64
     Words c[4];
     for (int64_t j = begin; j < end; ++j) {
       if (j == begin || j % 4 == 0) {
-        philoxLanes(head.problem.seed, hn::Load(words, low), hn::Load(words, high), static_cast<uint64_t>(j / 4), c);
+        c[0] = hn::Set(words, static_cast<uint32_t>(j / 4));
+        c[1] = hn::Set(words, static_cast<uint32_t>(static_cast<uint64_t>(j / 4) >> 32));
+        c[2] = hn::Load(words, low);
+        c[3] = hn::Load(words, high);
+        philoxLanes(head.problem.seed, c);
       }
       const auto draw = hn::BitCast(signedInts, hn::ShiftRight<8>(c[j % 4]));
       const Floats factor = hn::IfThenZeroElse(hn::RebindMask(floats, hn::Lt(draw, least)), kept);

@@ -5,7 +5,6 @@
 
 #include "cpu/kernels/als_schedule.h"
 #include "cpu/kernels/embedding_chunks.h"
-#include "cpu/kernels/embedding_rounding.h"
 #include "cpu/kernels/guard.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -14,6 +13,7 @@
 #include <hwy/highway.h>
 
 #include "cpu/kernels/embedding_gradient-inl.h"
+#include "cpu/kernels/embedding_rounding-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace topknot::HWY_NAMESPACE {
@@ -104,33 +104,42 @@ HWY_INLINE void subtractSteps(const Args& a, int64_t row, const void* from, floa
   });
 }
 
+/// What a thread works with.
+struct Buffers {
+  float *gradient, *updated;  // [cols]
+  uint16_t* bits;             // [cols]
+
+  static int64_t floats(int64_t cols) { return 3 * ((cols + bitColumns - 1) / bitColumns * bitColumns); }
+  Buffers(float* memory, int64_t cols)
+      : gradient(memory),
+        updated(memory + floats(cols) / 3),
+        bits(reinterpret_cast<uint16_t*>(memory + floats(cols) / 3 * 2)) {}
+};
+
 template <RowFormat format, typename Half>
-HWY_INLINE void updateHalf(const Args& a, int64_t row, float rate, const float* gradient, float* updated) {
+HWY_INLINE void updateHalf(const Args& a, int64_t row, float rate, const Buffers& b) {
   const int64_t cols = a.rows.gradient.cols;
   Half* data = static_cast<Half*>(a.table) + row * cols;
-  subtractSteps<format>(a, row, data, rate, gradient, updated);
-  const RowBits random(a.seed, static_cast<uint64_t>(row), a.step);
-  for (int64_t c = 0; c < cols; c += 8) {
-    uint32_t bits[8];
-    random.fill(c, bits);
-    for (int64_t i = c; i < std::min(c + 8, cols); ++i) data[i] = roundStochastically(updated[i], bits[i - c], Half{});
-  }
+  subtractSteps<format>(a, row, data, rate, b.gradient, b.updated);
+  rowBits(a.seed, static_cast<uint64_t>(row), a.step, cols, b.bits);
+  forColumns(cols,
+             [&](auto d, int64_t c) HWY_ATTR { storeRounded(hn::LoadU(d, b.updated + c), d, b.bits + c, data + c); });
 }
 
-HWY_INLINE void updateRow(const Args& a, int64_t row, const float* gradient, float* updated) {
+HWY_INLINE void updateRow(const Args& a, int64_t row, const Buffers& b) {
   float rate = a.rate;
   if (a.optimizer == EmbeddingOptimizer::adagrad) {
-    const float sum = a.sums[row] += meanSquare(gradient, a.rows.gradient.cols);
+    const float sum = a.sums[row] += meanSquare(b.gradient, a.rows.gradient.cols);
     rate /= std::sqrt(sum) + a.epsilon;
   }
   switch (a.format) {
     case RowFormat::float16:
-      return updateHalf<RowFormat::float16, Float16>(a, row, rate, gradient, updated);
+      return updateHalf<RowFormat::float16, Float16>(a, row, rate, b);
     case RowFormat::bfloat16:
-      return updateHalf<RowFormat::bfloat16, BFloat16>(a, row, rate, gradient, updated);
+      return updateHalf<RowFormat::bfloat16, BFloat16>(a, row, rate, b);
     default: {
       float* data = static_cast<float*>(a.table) + row * a.rows.gradient.cols;
-      subtractSteps<RowFormat::float32>(a, row, data, rate, gradient, data);
+      subtractSteps<RowFormat::float32>(a, row, data, rate, b.gradient, data);
     }
   }
 }
@@ -140,20 +149,20 @@ HWY_INLINE void updateRow(const Args& a, int64_t row, const float* gradient, flo
 Status embeddingUpdate(const Exec& exec, const EmbeddingUpdateArgs& a) {
   return guard([&] {
     const RowGradientsView& view = a.rows;
-    const int64_t cols = view.gradient.cols, padded = (cols + 15) / 16 * 16;
-    const Scratch scratch(maxThreads * 2 * padded);
+    const int64_t cols = view.gradient.cols, size = Buffers::floats(cols);
+    const Scratch scratch(maxThreads * size);
     const Targets targets(a);
     const BagChunks chunks(view.groups, view.gradient.rowBytes());
     parallelFor(chunks.work(), chunks.grain(), exec, [&](int64_t begin, int64_t end, int slot) {
       const int64_t first = chunks.bagAt(begin), last = chunks.bagAt(end);
       const RowsAhead ahead(view.gradient, view.groups.ids, view.groups.offsets[first], view.groups.offsets[last]);
-      float* gradient = scratch.data() + slot * 2 * padded;
+      const Buffers buffers(scratch.data() + slot * size, cols);
       withVectors<RowFormat::float32>(cols, [&](auto d) {
         targets.start(first, last);
         for (int64_t g = first; g < last; ++g) {
           targets.ahead(g, last);
-          rowGradient(d, view, g, ahead, gradient);
-          updateRow(a, view.rows[g], gradient, gradient + padded);
+          rowGradient(d, view, g, ahead, buffers.gradient);
+          updateRow(a, view.rows[g], buffers);
         }
       });
     });

@@ -23,6 +23,7 @@ export { type Evaluable, type EvaluateOptions, type Evaluation, evaluate } from 
 export type { Metric, Metrics } from './metrics/metrics.js';
 export type { Protocol, Ties } from './metrics/protocols.js';
 export { ALS, type AlsFitOptions, type AlsOptions, type Explanation, type PartialFitOptions } from './models/als.js';
+export { BiasedMF, type BiasedMFOptions, type RatingFitOptions } from './models/biased-mf.js';
 export { BPR, type BprFitOptions, type BprOptions } from './models/bpr.js';
 export type { SimilarOptions } from './models/factor-model.js';
 export type { History } from './models/history.js';
@@ -32,6 +33,7 @@ export type { Fittable, Recommendation, RecommendOptions, Visitor } from './mode
 export type { NeighbourOptions } from './models/neighbour-options.js';
 export { Popularity, type PopularityOptions } from './models/popularity.js';
 export { Random, type RandomOptions } from './models/random.js';
+export { RatingModel, type RatingVector } from './models/rating-model.js';
 export type { RowFilter, Scorer, TopKRows } from './models/recommender.js';
 export { type UserExplanation, UserKNN } from './models/user-knn.js';
 export {

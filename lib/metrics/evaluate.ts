@@ -28,6 +28,11 @@ export interface EvaluateOptions extends JobOptions {
   ties?: Ties;
   /** What a test item is worth to NDCG: 1, its value v, or 2^v - 1 (values from 0 on). `'binary'` unless given. */
   gains?: 'binary' | 'linear' | 'exponential';
+  /**
+   * The range of the ratings, [least, most]: predictions outside it are moved to its ends before `rmse` and `mae`
+   * compare them, as published figures of rating prediction mostly do. As predicted unless given.
+   */
+  clip?: readonly [least: number, most: number];
   /** Vectors of the items for `diversity`: float32 [items, any length]. */
   itemVectors?: Tensor<'float32'>;
   /** Also return the values of each user. */
@@ -42,6 +47,7 @@ const evaluateOptions = [
   'protocol',
   'ties',
   'gains',
+  'clip',
   'itemVectors',
   'perUser',
   'signal',
@@ -93,6 +99,7 @@ export async function evaluate<U extends Id, I extends Id>(
     expected('gains', "'binary', 'linear' or 'exponential'", gains);
   if (metrics.has('diversity') && !(options.itemVectors instanceof Tensor))
     expected('itemVectors', 'a float32 tensor of [items, length], which diversity needs,', options.itemVectors);
+  const clip = checkClip(options.clip);
   const train = await rowsOf(model, data.train, 'train');
   const test = await rowsOf(model, data.test, 'test');
   if (typeof protocol === 'object' && 'candidates' in protocol) checkShape(model, protocol.candidates, 'candidates');
@@ -115,7 +122,7 @@ export async function evaluate<U extends Id, I extends Id>(
     if (ranked) await measureLists(blocks, rows, { train, test, ks, metrics, options, gains }, result);
     for (const block of blocks) block.dispose();
   }
-  if (rated) await measureRatings(model as unknown as Scorer, test, rows, metrics, result, signal, progress);
+  if (rated) await measureRatings(model as unknown as Scorer, test, rows, metrics, clip, result, signal, progress);
   return result.evaluation(test.shape[0] - rows.length);
 }
 
@@ -234,6 +241,7 @@ async function measureRatings(
   test: CsrMatrix,
   rows: Int32Array,
   metrics: ReadonlySet<Metric>,
+  [least, most]: readonly [number, number],
   result: Values,
   signal: AbortSignal | undefined,
   progress: (users: number) => void,
@@ -248,7 +256,7 @@ async function measureRatings(
     native.dispose(pairs.ptr);
     const predicted = await model.scorePairs(pairs.users as Int32Array, pairs.items as Int32Array, { signal });
     const errors = await runJob('long', { signal }, (control) =>
-      native.ratingErrors(control, test.handles, block, predicted, result.keepsUsers),
+      native.ratingErrors(control, test.handles, block, predicted, least, most, result.keepsUsers),
     );
     squared += errors.squared;
     absolute += errors.absolute;
@@ -289,6 +297,13 @@ function checkK(given: number | readonly number[], items: number): number[] {
       );
   }
   return ks;
+}
+
+function checkClip(clip: EvaluateOptions['clip']): readonly [number, number] {
+  if (clip === undefined) return [Number.NEGATIVE_INFINITY, Number.POSITIVE_INFINITY];
+  if (!Array.isArray(clip) || clip.length !== 2 || !(clip[0] <= clip[1]))
+    expected('clip', '[least, most], the range of the ratings', clip);
+  return clip;
 }
 
 async function rowsOf<U extends Id, I extends Id>(

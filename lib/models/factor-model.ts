@@ -1,6 +1,7 @@
 import { checkK, knownOptions, oneOf } from '../check.js';
 import type { CsrMatrix } from '../csr.js';
 import type { Id, Ids } from '../data/ids.js';
+import { TopknotError } from '../errors.js';
 import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
@@ -133,6 +134,11 @@ async function similar<T extends Id>(
   options: SimilarOptions<T>,
 ): Promise<[id: T, score: number][]> {
   knownOptions(options, ['k', 'metric', 'allow', 'deny', 'signal', 'onProgress']);
+  if (factors.shape[1] === 0)
+    throw new TopknotError(
+      'ERR_VALUE',
+      'factors: the model has 0, so it has no vectors to compare: fit one with factors',
+    );
   const k = checkK(options.k ?? Math.min(10, ids.size), ids.size);
   const metric = oneOf('metric', options.metric ?? 'cosine', metrics);
   const norms: Handle | undefined = metric === 'innerProduct' ? undefined : (await squaredNorms(factors)).handle;

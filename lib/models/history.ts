@@ -13,18 +13,21 @@ export interface HistoryRows {
 }
 
 /**
+ * @param unrated for models of ratings: what an item without a weight counts as; of several ratings of an item the last
+ * counts
  * @throws ERR_ARGUMENT for something that is no history, ERR_UNKNOWN_ID for an item that the model does not know,
  * ERR_VALUE for no items at all or a weight that is not a positive number.
  * @internal
  */
-export function historyRows<I extends Id>(items: Ids<I>, history: History<I>): HistoryRows {
+export function historyRows<I extends Id>(items: Ids<I>, history: History<I>, unrated?: number): HistoryRows {
   if (!Array.isArray(history)) expected('history', 'an array of items', history);
   const weights = new Map<number, number>();
   history.forEach((entry: History<I>[number], i) => {
-    const { item, weight = 1 } = typeof entry === 'object' && entry !== null ? entry : { item: entry as I };
+    const { item, weight = unrated ?? 1 } = typeof entry === 'object' && entry !== null ? entry : { item: entry as I };
     const row = items.row(item, `history[${i}]`);
-    const sum = (weights.get(row) ?? 0) + Number(weight);
-    if (typeof weight !== 'number' || !(weight > 0 && Math.fround(sum) < Number.POSITIVE_INFINITY))
+    const sum = (unrated === undefined ? (weights.get(row) ?? 0) : 0) + Number(weight);
+    const valid = weight > 0 || (unrated !== undefined && weight === 0);
+    if (typeof weight !== 'number' || !(valid && Math.fround(sum) < Number.POSITIVE_INFINITY))
       throw new TopknotError(
         'ERR_VALUE',
         `history[${i}].weight: expected a positive number that float32 can hold but received ${weight}`,

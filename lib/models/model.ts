@@ -75,6 +75,10 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
   ): Promise<Float32Array>;
   /** @internal What the file of this model holds beside ids, options and interactions. */
   protected abstract saved(state: S): Pick<Saved<U, I>, 'model'> & { tensors: Iterable<readonly [string, Tensor]> };
+  /** @internal For models of ratings: what an item of a history counts as when it has no weight. */
+  protected unratedWeight(_state: S): number | undefined {
+    return undefined;
+  }
   /** @internal Throws where the model has nothing to say about a row. */
   protected expectKnown(_state: S, _side: 'user' | 'item', _row: number): void {}
 
@@ -228,7 +232,7 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
     const k = checkK(options.k ?? Math.min(10, items.size), items.size);
     const excludeSeen = options.excludeSeen ?? true;
     if (typeof who === 'object' && who !== null && !Array.isArray(who)) {
-      const query = historyRows(items, (who as Visitor<I>).history);
+      const query = historyRows(items, (who as Visitor<I>).history, this.unratedWeight(state));
       return { query, k, count: 1, filter: { allowed: allowedBits(items, options, excludeSeen ? query.rows : []) } };
     }
     const many = Array.isArray(who);

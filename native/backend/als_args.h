@@ -13,18 +13,21 @@ struct GramArgs {
   float* out;
 };
 
-/// One half-sweep of implicit ALS: for each row u solves
-///   (gram + Σ_i w_ui y_i y_iᵀ + λ_u I) x_u = Σ_i (w_ui + bonus) y_i     over the row's entries i,
-/// with y = fixed. Rows without entries become zero; a system that is not positive definite is ERR_VALUE.
-/// Hu, Koren, Volinsky 2008 (bonus 1); Rendle et al. 2022, "Revisiting the performance of iALS" (bonus 0).
+/// One half-sweep of ALS: for each row u solves
+///   (gram + Σ_i w_ui y_i y_iᵀ + λ_u I) x_u = offset_u + Σ_i t_ui y_i     over the row's entries i,
+/// with y = fixed and t_ui = w_ui + bonus unless targets are given. Rows without entries become zero; a system that is
+/// not positive definite is ERR_VALUE. Implicit feedback: Hu, Koren, Volinsky 2008 (bonus 1); Rendle et al. 2022,
+/// "Revisiting the performance of iALS" (bonus 0). Ratings: no gram, weights 1, the ratings as targets.
 struct AlsArgs {
   CsrView rows;       // values: w_ui
   MatrixView fixed;   // [rows.cols, f]
-  const float* gram;  // [f, f], already scaled by the unobserved weight
+  const float* gram;  // [f, f], already scaled by the unobserved weight; null: zero (Cholesky only)
   const float* reg;   // [rows] λ_u
   float bonus;
-  int32_t steps;  // conjugate gradient steps; unused by Cholesky
-  float* out;     // [rows, f]; conjugate gradient starts from what it holds
+  int32_t steps;                   // conjugate gradient steps; unused by Cholesky
+  float* out;                      // [rows, f]; conjugate gradient starts from what it holds
+  const float* targets = nullptr;  // [nnz]; null: w_ui + bonus (Cholesky only)
+  const float* offset = nullptr;   // [rows, f]; null: zero (Cholesky only)
 };
 
 /// *out = Σ_u Σ_i [(w_ui + bonus) (1 - x_u·y_i)² - bonus (x_u·y_i)²] + unobservedWeight Σ_u x_uᵀ gram x_u,

@@ -12,6 +12,7 @@
 #include "backend/matmul_args.h"
 #include "backend/neighbours_args.h"
 #include "backend/spmm_args.h"
+#include "backend/rating_args.h"
 #include "backend/status.h"
 #include "backend/topk_args.h"
 #include "core/thread_pool.h"

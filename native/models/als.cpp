@@ -6,15 +6,10 @@
 #include <string>
 
 #include "backend/registry.h"
-#include "core/random.h"
+#include "models/factors.h"
 
 namespace topknot {
 namespace {
-
-void checkNumber(double value, double least, const char* name) {
-  require(std::isfinite(value) && value >= least && value <= 1e30, ErrorCode::range, name,
-          ": expected a finite number of at least ", least, " but received ", value);
-}
 
 void checkOptions(const AlsOptions& o) {
   require(o.factors >= 1 && o.factors <= 4096, ErrorCode::range, "factors: expected 1 to 4096 but received ",
@@ -28,34 +23,6 @@ void checkOptions(const AlsOptions& o) {
   checkNumber(o.regularizationExponent, 0, "regularizationExponent");
   checkNumber(o.initStd, 0, "initStd");
 }
-
-void checkFactors(const Tensor& t, const char* name, int64_t rows, int64_t factors) {
-  expect(t, name, DType::float32, 2);
-  require(t.rows() == rows && t.cols() == factors, ErrorCode::shape, name, ": expected shape [", rows, ", ", factors,
-          "] but received ", text(t.shape));
-}
-
-/// Kernels trust ids and weights, so all are read once.
-void checkEntries(Job& job, const Csr& m, const char* name) {
-  expectCsr(m, name);
-  const CsrView v = m.view();
-  require(v.indptr[0] == 0, ErrorCode::value, name, ".indptr: expected to start at 0 but received ", v.indptr[0]);
-  for (int64_t u = 0; u < v.rows; ++u) {
-    require(v.indptr[u] <= v.indptr[u + 1], ErrorCode::value, name, ".indptr: expected rising values but row ", u,
-            " goes from ", v.indptr[u], " to ", v.indptr[u + 1]);
-  }
-  parallelFor(m.nnz(), 1 << 16, job.exec(), [&](int64_t begin, int64_t end, int) {
-    for (int64_t e = begin; e < end; ++e) {
-      require(v.indices[e] >= 0 && v.indices[e] < v.cols, ErrorCode::range, name, ".indices: expected ids in 0 to ",
-              v.cols - 1, " but entry ", e, " is ", v.indices[e]);
-      require(std::isfinite(v.values[e]), ErrorCode::value, name, ".values: expected finite weights but entry ", e,
-              " is ", v.values[e]);
-    }
-  });
-  job.checkCancelled();
-}
-
-MatrixView view(const Tensor& t) { return {t.data<float>(), t.rows(), t.cols()}; }
 
 /// The matrix with weights alpha * value.
 Csr weighted(Csr m, double alpha) {
@@ -117,27 +84,6 @@ void solve(Job& job, const Csr& rows, const std::vector<float>& reg, const Tenso
   job.checkCancelled();
 }
 
-/// N(0, std²), each row keyed by (seed, first + row).
-Tensor randomFactors(Job& job, int64_t rows, int64_t factors, double std, int64_t seed, uint64_t first) {
-  const Tensor out = Tensor::host<float>({rows, factors});
-  parallelFor(rows, 256, job.exec(), [&](int64_t begin, int64_t end, int) {
-    for (int64_t r = begin; r < end; ++r) {
-      Random random(static_cast<uint64_t>(seed), first + static_cast<uint64_t>(r));
-      for (int64_t k = 0; k < factors; ++k) {
-        out.data<float>()[r * factors + k] = static_cast<float>(std * random.normal());
-      }
-    }
-  });
-  job.checkCancelled();
-  return out;
-}
-
-Tensor copyOf(const Tensor& t) {
-  const Tensor out = Tensor::host(t.dtype, t.shape);
-  std::copy_n(t.data<float>(), t.count(), out.data<float>());
-  return out;
-}
-
 /// Σ_u λ_u |x_u|².
 double penalty(const Tensor& factors, const std::vector<float>& reg) {
   double sum = 0;
@@ -159,13 +105,7 @@ namespace ops {
 AlsFactors alsFit(Job& job, Csr users, Csr items, std::optional<Tensor> userFactors, std::optional<Tensor> itemFactors,
                   AlsOptions o) {
   checkOptions(o);
-  checkEntries(job, users, "users");
-  checkEntries(job, items, "items");
-  require(users.rows() > 0 && users.cols > 0, ErrorCode::shape,
-          "users: expected at least one row and one column but received [", users.rows(), ", ", users.cols, "]");
-  require(items.rows() == users.cols && items.cols == users.rows() && items.nnz() == users.nnz(), ErrorCode::shape,
-          "items: expected the transpose of users, [", users.cols, ", ", users.rows(), "] with ", users.nnz(),
-          " entries, but received [", items.rows(), ", ", items.cols, "] with ", items.nnz());
+  checkBothWays(job, users, items);
   if (userFactors) checkFactors(*userFactors, "userFactors", users.rows(), o.factors);
   if (itemFactors) checkFactors(*itemFactors, "itemFactors", items.rows(), o.factors);
 
@@ -173,11 +113,11 @@ AlsFactors alsFit(Job& job, Csr users, Csr items, std::optional<Tensor> userFact
   items = weighted(items, o.alpha);
   const std::vector<float> userReg = lambdas(users, items.rows(), o), itemReg = lambdas(items, users.rows(), o);
   const double std = o.initStd / std::sqrt(static_cast<double>(o.factors));
-  constexpr uint64_t userRows = uint64_t{1} << 40;  // keys of users, beyond those of items
   AlsFactors out;
-  out.userFactors =
-      userFactors ? copyOf(*userFactors) : randomFactors(job, users.rows(), o.factors, std, o.seed, userRows);
-  out.itemFactors = itemFactors ? copyOf(*itemFactors) : randomFactors(job, items.rows(), o.factors, std, o.seed, 0);
+  out.userFactors = userFactors ? copyOf(*userFactors)
+                                : randomFactors(job, users.rows(), o.factors, o.factors, std, o.seed, userKeys);
+  out.itemFactors =
+      itemFactors ? copyOf(*itemFactors) : randomFactors(job, items.rows(), o.factors, o.factors, std, o.seed, 0);
 
   Progress progress{0, static_cast<double>(o.iterations), std::numeric_limits<double>::quiet_NaN()};
   job.progress(progress);

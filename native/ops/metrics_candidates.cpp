@@ -228,9 +228,10 @@ RankedCandidates rankByCounts(Job& job, Csr positives, Tensor above, Tensor equa
   return out;
 }
 
-RatingErrors ratingErrors(Job&, Csr test, Tensor users, Tensor predicted, bool perUser) {
+RatingErrors ratingErrors(Job&, Csr test, Tensor users, Tensor predicted, double least, double most, bool perUser) {
   checkUsers(users, test);
   expect(predicted, "predicted", DType::float32, 1);
+  require(least <= most, ErrorCode::range, "clip: expected [least, most] but received [", least, ", ", most, "]");
   const CsrView t = test.view();
   const int64_t count = users.rows();
   RatingErrors out{0, 0, std::nullopt};
@@ -243,7 +244,8 @@ RatingErrors ratingErrors(Job&, Csr test, Tensor users, Tensor predicted, bool p
             " users but received ", predicted.rows());
     double squared = 0, absolute = 0;
     for (int64_t e = 0; e < n; ++e) {
-      const double error = static_cast<double>(predicted.data<float>()[at++]) - t.values[t.indptr[user] + e];
+      const double clipped = std::clamp(static_cast<double>(predicted.data<float>()[at++]), least, most);
+      const double error = clipped - t.values[t.indptr[user] + e];
       squared += error * error;
       absolute += std::abs(error);
     }

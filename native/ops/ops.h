@@ -12,6 +12,7 @@
 #include "models/als.h"
 #include "models/bpr.h"
 #include "models/neighbours.h"
+#include "models/biased_mf.h"
 #include "ops/attention.h"
 #include "ops/embedding.h"
 #include "ops/linear.h"

@@ -48,6 +48,18 @@ Tensor takeRows(Job& job, Tensor matrix, Tensor rows) {
   return out;
 }
 
+Tensor takeColumns(Job& job, Tensor matrix, int64_t begin, int64_t count) {
+  expect(matrix, "matrix", DType::float32, 2);
+  require(begin >= 0 && count >= 0 && begin + count <= matrix.cols(), ErrorCode::range,
+          "begin, count: expected columns in 0 to ", matrix.cols(), " but received ", count, " from ", begin);
+  Tensor out = Tensor::host<float>({matrix.rows(), count});
+  parallelFor(matrix.rows(), grain, job.exec(), [&](int64_t from, int64_t to, int) {
+    for (int64_t r = from; r < to; ++r)
+      std::copy_n(matrix.data<float>() + r * matrix.cols() + begin, count, out.data<float>() + r * count);
+  });
+  return out;
+}
+
 Tensor replaceRows(Job&, Tensor matrix, int64_t rowCount, Tensor rows, Tensor values) {
   expect(matrix, "matrix", DType::float32, 2);
   expect(values, "values", DType::float32, 2);

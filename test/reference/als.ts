@@ -62,7 +62,7 @@ export function loss(values: Dense, x: Dense, y: Dense, o: ReferenceOptions): nu
   return sum;
 }
 
-function eliminate(a: number[][], b: number[]): number[] {
+export function eliminate(a: number[][], b: number[]): number[] {
   const n = b.length;
   const m = a.map((row, i) => [...row, b[i]!]);
   for (let c = 0; c < n; c++) {

@@ -1,10 +1,12 @@
-// A half-sweep of implicit ALS by Cholesky factorisation of each row's system.
+// A half-sweep of ALS by Cholesky factorisation of each row's system.
 //
 // A row with n entries needs A = gram + λI + Σ w y yᵀ: n f (f + 1) flop for the sum, f³ / 3 to factorise it. Rows with
 // n < f are solved in n dimensions instead. In the eigenbasis of gram (found once for the half-sweep, the fixed factors
 // rotated into it) gram + λI is a diagonal D for every λ, and with Z = W^½ Y D^-½ (n x f) the identity
 //   (D + Yᵀ W Y)⁻¹ Yᵀ c = D^-½ Zᵀ (I + Z Zᵀ)⁻¹ W^-½ c
-// leaves n² f + n³ / 3 flop, with no subtraction and no eigenvalue below 1 in the matrix to factorise.
+// leaves n² f + n³ / 3 flop, with no subtraction and no eigenvalue below 1 in the matrix to factorise. Without a gram
+// matrix D is λI and nothing needs rotating. An offset v is taken out first: with v' = D⁻¹ v, x - v' solves the system
+// whose right-hand side is Yᵀ (c - W Y v').
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -30,9 +32,11 @@ struct Half {
   int64_t f, padded;
   const float* factors;  // the fixed factors: as given, or rotated and padded to `ld` columns with zeros
   int64_t ld;
-  const EigenBasis* basis;    // null: not rotated
-  const float* rotationBack;  // basis->transposed in panels
+  const float* eigenvalues;   // of gram, when the factors are in its eigenbasis; else null
+  const float* rotationBack;  // panels that turn a solution back; null: gram is zero, nothing was turned
   int64_t rotationStride;
+  const float* offset;  // as given, or turned into the eigenbasis; null: zero
+  int64_t ldOffset;
 
   const float* factor(int64_t i) const { return factors + i * ld; }
 };
@@ -47,7 +51,7 @@ class RowSolver {
         stride_((std::max(h.padded, depth_) + 2) * N),
         panels_(h.padded / N) {
     const int64_t matrix = panels_ * stride_;
-    memory_ = Scratch(h.padded * ldc_ + 2 * matrix + 12 * h.padded);
+    memory_ = Scratch(h.padded * ldc_ + 2 * matrix + 13 * h.padded);
     float* at = memory_.data();
     const auto take = [&at](int64_t count) { return std::exchange(at, at + count); };
     c_ = take(h.padded * ldc_);
@@ -57,6 +61,7 @@ class RowSolver {
     x_ = take(h.padded);
     scale_ = take(h.padded);
     root_ = take(h.padded);
+    shift_ = take(h.padded);
     solved_ = take(4 * h.padded);
     back_ = take(4 * h.padded);
   }
@@ -65,12 +70,15 @@ class RowSolver {
     const int64_t begin = h_.a.rows.indptr[u], n = h_.a.rows.indptr[u + 1] - begin;
     const float* w = h_.a.rows.values + begin;
     const int32_t* ids = h_.a.rows.indices + begin;
+    const float* targets = h_.a.targets ? h_.a.targets + begin : nullptr;
     const float lambda = h_.a.reg[u];
+    offset_ = h_.offset ? h_.offset + u * h_.ldOffset : nullptr;
     float least = w[0];
     for (int64_t i = 1; i < n; ++i) least = std::min(least, w[i]);
     // W^-½ and D^-½ must exist; a weight of zero or below, or a singular D, goes the other way.
-    const bool small = h_.basis && n < h_.f && least > 1e-30f && h_.basis->values[0] + lambda > 1e-30f;
-    const bool ok = (small && solveSmall(n, ids, w, lambda, ahead)) || solveFull(n, ids, w, lambda, least < 0, ahead);
+    const bool small = h_.eigenvalues && n < h_.f && least > 1e-30f && h_.eigenvalues[0] + lambda > 1e-30f;
+    const bool ok = (small && solveSmall(n, ids, w, targets, lambda, ahead)) ||
+                    solveFull(n, ids, w, targets, lambda, least < 0, ahead);
     require(ok, ErrorCode::value, "ALS: the system of row ", u, " (", n, " entries, regularization ", lambda,
             ") is not positive definite in float32: use a larger regularization, or weights that are neither negative "
             "nor huge");
@@ -87,14 +95,15 @@ class RowSolver {
 
  private:
   /// The f x f system.
-  bool solveFull(int64_t n, const int32_t* ids, const float* w, float lambda, bool negative, Ahead& ahead) {
+  bool solveFull(int64_t n, const int32_t* ids, const float* w, const float* targets, float lambda, bool negative,
+                 Ahead& ahead) {
     const int64_t f = h_.f, padded = h_.padded;
     for (int64_t i = 0; i < padded; ++i) {
       float* row = c_ + i * ldc_;
       const int64_t first = i / N * N;
-      if (h_.basis || i >= f) {
+      if (h_.eigenvalues || !h_.a.gram || i >= f) {
         std::memset(row + first, 0, static_cast<size_t>(padded - first) * sizeof(float));
-        row[i] = i < f ? h_.basis->values[i] + lambda : 1.0f;
+        row[i] = i >= f ? 1.0f : (h_.eigenvalues ? h_.eigenvalues[i] : 0.0f) + lambda;
       } else {
         const float* gram = h_.a.gram + i * f;
         std::memcpy(row + first, gram + first, static_cast<size_t>(f - first) * sizeof(float));
@@ -103,10 +112,11 @@ class RowSolver {
       }
     }
     std::memset(x_, 0, static_cast<size_t>(padded) * sizeof(float));
+    if (offset_) std::memcpy(x_, offset_, static_cast<size_t>(f) * sizeof(float));
     const int64_t groups = roundUp(f, 4) / 4;
     for (int64_t begin = 0; begin < n; begin += depth_) {
       const int64_t count = std::min(depth_, n - begin);
-      pack<1>(ids + begin, w + begin, count, true);
+      pack<1>(ids + begin, w + begin, targets ? targets + begin : nullptr, count, true);
       ahead.used(count);
       const int64_t fetch = (count + groups - 1) / groups + 1;
       for (int64_t g = 0; g < groups; ++g) {
@@ -116,7 +126,7 @@ class RowSolver {
     }
     for (int64_t begin = 0; negative && begin < n; begin += depth_) {
       const int64_t count = std::min(depth_, n - begin);
-      pack<-1>(ids + begin, w + begin, count, false);
+      pack<-1>(ids + begin, w + begin, nullptr, count, false);
       for (int64_t i = 0; i < f; i += 4) rankUpdate4<-1>(p_, stride_, panels_, count, i, c_, ldc_);
     }
     if (!cholesky(c_, ldc_, padded, u_, stride_, inverse_)) return false;
@@ -124,9 +134,9 @@ class RowSolver {
     return true;
   }
 
-  /// Packs √(sign w) y of `count` entries (zero where sign w is negative) and, if asked, adds (w + bonus) y to x.
+  /// Packs √(sign w) y of `count` entries (zero where sign w is negative) and, if asked, adds t y to x.
   template <int sign>
-  void pack(const int32_t* ids, const float* w, int64_t count, bool rhs) {
+  void pack(const int32_t* ids, const float* w, const float* targets, int64_t count, bool rhs) {
     const int64_t whole = h_.ld / N, part = h_.ld - whole * N;
     for (int64_t k = 0; k < count; k += 4) {  // four at a time; those beyond the end are packed as zeros
       const float* y[4];
@@ -136,7 +146,7 @@ class RowSolver {
         const float weight = inside ? w[k + r] : 0.0f;
         y[r] = h_.factor(ids[inside ? k + r : count - 1]);
         s[r] = hn::Set(d, std::sqrt(std::max(sign * weight, 0.0f)));
-        c[r] = hn::Set(d, rhs && inside ? weight + h_.a.bonus : 0.0f);
+        c[r] = hn::Set(d, rhs && inside ? (targets ? targets[k + r] : weight + h_.a.bonus) : 0.0f);
       }
       float* p = p_ + k * N;
       const auto put = [&](V v0, V v1, V v2, V v3, float* x) {
@@ -161,16 +171,21 @@ class RowSolver {
   }
 
   /// The n x n system in the eigenbasis.
-  bool solveSmall(int64_t n, const int32_t* ids, const float* w, float lambda, Ahead& ahead) {
+  bool solveSmall(int64_t n, const int32_t* ids, const float* w, const float* targets, float lambda, Ahead& ahead) {
     const int64_t f = h_.f, padded = h_.padded, size = roundUp(n, N);
     if (lambda != rootLambda_) {  // rows come by falling n, so λ changes seldom
-      for (int64_t j = 0; j < padded; ++j) root_[j] = j < f ? 1.0f / std::sqrt(h_.basis->values[j] + lambda) : 0.0f;
+      for (int64_t j = 0; j < padded; ++j) root_[j] = j < f ? 1.0f / std::sqrt(h_.eigenvalues[j] + lambda) : 0.0f;
       rootLambda_ = lambda;
     }
     ahead.used(n);
+    if (offset_) {
+      for (int64_t j = 0; j < padded; ++j) shift_[j] = j < f ? offset_[j] * root_[j] * root_[j] : 0.0f;
+    }
     for (int64_t i = 0; i < size; ++i) {
       scale_[i] = i < n ? std::sqrt(w[i]) : 0.0f;
-      x_[i] = i < n ? (w[i] + h_.a.bonus) / scale_[i] : 0.0f;
+      float target = i >= n ? 0.0f : targets ? targets[i] : w[i] + h_.a.bonus;
+      if (offset_ && i < n) target -= w[i] * dot(h_.factor(ids[i]), shift_, padded);
+      x_[i] = i < n ? target / scale_[i] : 0.0f;
       float* row = c_ + i * ldc_;
       for (int64_t j = i / N * N; j < size; j += N) hn::Store(hn::Zero(d), d, row + j);
       row[i] = 1.0f;
@@ -238,7 +253,8 @@ class RowSolver {
     }
     for (int64_t j = 0; j < h_.padded; j += N) {
       const V r = hn::Load(d, root_ + j);
-      hn::Store(hn::Mul(hn::Load(d, x_ + j), hn::Mul(r, r)), d, x_ + j);
+      const V shift = offset_ ? hn::Load(d, shift_ + j) : hn::Zero(d);
+      hn::Store(hn::MulAdd(hn::Load(d, x_ + j), hn::Mul(r, r), shift), d, x_ + j);
     }
   }
 
@@ -247,7 +263,7 @@ class RowSolver {
     for (int64_t j = 0; j < h_.padded; j += N) zero = hn::MulAdd(hn::Load(d, x_ + j), hn::Zero(d), zero);
     require(hn::GetLane(hn::SumOfLanes(d, zero)) == 0.0f, ErrorCode::value, "ALS: the factors of row ", u,
             " overflow float32: use smaller weights or a larger regularization");
-    if (!h_.basis) return write(u, x_);
+    if (!h_.rotationBack) return write(u, x_);
     std::memcpy(solved_ + waiting_ * h_.padded, x_, static_cast<size_t>(h_.padded) * sizeof(float));
     rows_[waiting_++] = u;
     if (waiting_ == 4) flush();
@@ -260,7 +276,8 @@ class RowSolver {
   const Half& h_;
   int64_t depth_, ldc_, stride_, panels_;
   Scratch memory_;
-  float *c_, *p_, *u_, *inverse_, *x_, *scale_, *root_, *solved_, *back_;
+  float *c_, *p_, *u_, *inverse_, *x_, *scale_, *root_, *shift_, *solved_, *back_;
+  const float* offset_ = nullptr;  // of the row in hand
   float rootLambda_ = -1;
   int64_t rows_[4] = {}, waiting_ = 0;
 };
@@ -298,18 +315,34 @@ Status alsCholesky(const Exec& exec, const AlsArgs& a) {
   return guard([&] {
     const int64_t f = a.fixed.cols, padded = roundUp(f, N), stride = f * N;
     const Schedule schedule(a.rows, f);
-    Half half{a, f, padded, a.fixed.data, f, nullptr, nullptr, stride};
+    Half half{a, f, padded, a.fixed.data, f, nullptr, nullptr, stride, a.offset, f};
     EigenBasis basis;
-    Scratch panels, rotated;
-    if (rotationPays(a.rows, f, a.fixed.rows)) {
+    Scratch panels, turned, turnedOffset, zeros;
+    if (!a.gram) {
+      turned = Scratch(a.fixed.rows * padded);
+      parallelFor(a.fixed.rows, 1024, exec, [&](int64_t begin, int64_t end, int) {
+        for (int64_t i = begin; i < end; ++i) copyPadded(a.fixed.row(i), f, turned.data() + i * padded);
+      });
+      zeros = Scratch(f);
+      std::fill_n(zeros.data(), f, 0.0f);
+      half.eigenvalues = zeros.data();
+      half.factors = turned.data();
+      half.ld = padded;
+    } else if (rotationPays(a.rows, f, a.fixed.rows)) {
       basis = EigenBasis(a.gram, f);
       panels = Scratch(padded * f);
-      rotated = Scratch(a.fixed.rows * padded);
+      turned = Scratch(a.fixed.rows * padded);
       packPanels(basis.q.data(), f, f, panels.data(), stride);
-      rotate(exec, a.fixed, panels.data(), stride, padded, rotated.data());
+      rotate(exec, a.fixed, panels.data(), stride, padded, turned.data());
+      if (a.offset) {
+        turnedOffset = Scratch(a.rows.rows * padded);
+        rotate(exec, {a.offset, a.rows.rows, f}, panels.data(), stride, padded, turnedOffset.data());
+        half.offset = turnedOffset.data();
+        half.ldOffset = padded;
+      }
       packPanels(basis.transposed.data(), f, f, panels.data(), stride);
-      half.basis = &basis;
-      half.factors = rotated.data();
+      half.eigenvalues = basis.values.data();
+      half.factors = turned.data();
       half.ld = padded;
       half.rotationBack = panels.data();
     }

@@ -1,0 +1,167 @@
+#include "models/ratings.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "backend/registry.h"
+#include "models/factors.h"
+
+namespace topknot {
+namespace {
+
+// Where a row has its 1 and its bias.
+int64_t oneAt(RatingSide side, int64_t factors) { return side == RatingSide::users ? factors + 1 : factors; }
+int64_t biasAt(RatingSide side, int64_t factors) { return side == RatingSide::users ? factors : factors + 1; }
+
+/// Sums body(begin, end) over fixed blocks of [0, count), in their order.
+template <typename F>
+double blockSum(Job& job, int64_t count, int64_t block, F&& body) {
+  const int64_t blocks = (count + block - 1) / block;
+  std::vector<double> sums(static_cast<size_t>(blocks), 0.0);
+  parallelFor(blocks, 1, job.exec(), [&](int64_t b, int64_t, int) {
+    sums[static_cast<size_t>(b)] = body(b * block, std::min(count, (b + 1) * block));
+  });
+  job.checkCancelled();
+  double sum = 0;
+  for (const double s : sums) sum += s;
+  return sum;
+}
+
+}  // namespace
+
+double meanRating(Job& job, const Csr& ratings) {
+  const float* values = ratings.values.data<float>();
+  const double sum = blockSum(job, ratings.nnz(), 1 << 16, [&](int64_t begin, int64_t end) {
+    double s = 0;
+    for (int64_t e = begin; e < end; ++e) s += static_cast<double>(values[e]);
+    return s;
+  });
+  return sum / static_cast<double>(ratings.nnz());
+}
+
+Tensor trainingRows(Job& job, const std::optional<Tensor>& start, const Csr& ratings, int64_t factors, int64_t stride,
+                    RatingSide side, double mean, double initStd, int64_t seed) {
+  const int64_t rows = ratings.rows();
+  const int64_t* indptr = ratings.indptr.data<int64_t>();
+  const bool users = side == RatingSide::users;
+  const int64_t one = oneAt(side, factors), bias = biasAt(side, factors);
+  const Tensor out = start ? Tensor::host(DType::float32, {rows, stride}, true)
+                           : randomFactors(job, rows, factors, stride, initStd, seed, users ? userKeys : 0);
+  for (int64_t r = 0; r < rows; ++r) {
+    float* row = out.data<float>() + r * stride;
+    if (start) {
+      const float* from = start->data<float>() + r * (factors + 2);
+      std::copy_n(from, factors + 2, row);
+      if (from[one] != 0 && !users) row[bias] = static_cast<float>(static_cast<double>(from[bias]) - mean);
+    } else if (indptr[r] == indptr[r + 1]) {
+      std::fill_n(row, factors, 0.0f);
+    }
+    row[one] = 1;
+  }
+  return out;
+}
+
+Tensor modelRows(Job& job, const Tensor& training, int64_t factors, RatingSide side, double mean) {
+  const bool users = side == RatingSide::users;
+  const int64_t stride = training.cols();
+  const Tensor out = Tensor::host<float>({training.rows(), factors + 2});
+  parallelFor(training.rows(), 1024, job.exec(), [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; ++r) {
+      float* row = out.data<float>() + r * (factors + 2);
+      std::copy_n(training.data<float>() + r * stride, factors + 2, row);
+      if (!users) row[factors + 1] = static_cast<float>(static_cast<double>(row[factors + 1]) + mean);
+      for (int64_t k = 0; k < factors + 2; ++k) {
+        require(std::isfinite(row[k]), ErrorCode::value, "ratings: the fit has overflowed float32 at ",
+                users ? "user" : "item", " row ", r, ": use a smaller learning rate or a larger regularization");
+      }
+    }
+  });
+  job.checkCancelled();
+  return out;
+}
+
+double squaredError(Job& job, const Csr& ratings, const Tensor& users, const Tensor& items) {
+  const Tensor scores = Tensor::host<float>({ratings.nnz()});
+  run(backendOf(users.device()), &Backend::csrScores, "csrScores", job.exec(),
+      CsrScoresArgs{ratings.view(), view(users), view(items), false, scores.data<float>()});
+  job.checkCancelled();
+  const float *values = ratings.values.data<float>(), *predicted = scores.data<float>();
+  return blockSum(job, ratings.nnz(), 1 << 16, [&](int64_t begin, int64_t end) {
+    double s = 0;
+    for (int64_t e = begin; e < end; ++e) {
+      const double error = static_cast<double>(values[e]) - static_cast<double>(predicted[e]);
+      s += error * error;
+    }
+    return s;
+  });
+}
+
+double ratingPenalty(const Csr& ratings, const Tensor& rows, RatingSide side, double mean) {
+  const int64_t cols = rows.cols(), one = oneAt(side, cols - 2);
+  const int64_t* indptr = ratings.indptr.data<int64_t>();
+  double sum = 0;
+  for (int64_t r = 0; r < rows.rows(); ++r) {
+    double squares = 0;
+    for (int64_t k = 0; k < cols; ++k) {
+      double value = static_cast<double>(rows.data<float>()[r * cols + k]);
+      if (k == cols - 1 && side == RatingSide::items) value -= mean;
+      if (k != one) squares += value * value;
+    }
+    sum += squares * static_cast<double>(indptr[r + 1] - indptr[r]);
+  }
+  return sum;
+}
+
+namespace ops {
+
+Tensor ratingSolve(Job& job, Csr rows, Tensor fixed, RatingSide side, double mean, double regularization) {
+  expect(fixed, "fixed", DType::float32, 2);
+  checkEntries(job, rows, "rows");
+  checkNumber(regularization, 0, "regularization");
+  require(fixed.cols() >= 2, ErrorCode::shape, "fixed: expected rows of 2 or more but received ", text(fixed.shape));
+  require(rows.cols == fixed.rows(), ErrorCode::shape, "rows: expected ", fixed.rows(),
+          " columns, one for each fixed row, but received ", rows.cols);
+  const bool users = side == RatingSide::users;
+  const RatingSide other = users ? RatingSide::items : RatingSide::users;
+  const int64_t factors = fixed.cols() - 2, f = factors + 1;
+  // The other side's [vector, 1] are the regressors; its bias, and the mean, are taken off the ratings.
+  const Tensor regressors = Tensor::host<float>({fixed.rows(), f});
+  std::vector<float> known(static_cast<size_t>(fixed.rows()));
+  for (int64_t i = 0; i < fixed.rows(); ++i) {
+    const float* from = fixed.data<float>() + i * (factors + 2);
+    float* to = regressors.data<float>() + i * f;
+    std::copy_n(from, factors, to);
+    to[factors] = 1;
+    known[static_cast<size_t>(i)] = from[biasAt(other, factors)] + (users ? 0.0f : static_cast<float>(mean));
+  }
+  const CsrView v = rows.view();
+  std::vector<float> ones(static_cast<size_t>(rows.nnz()), 1.0f), targets(ones.size());
+  for (size_t e = 0; e < targets.size(); ++e) targets[e] = v.values[e] - known[static_cast<size_t>(v.indices[e])];
+  std::vector<float> lambdas(static_cast<size_t>(rows.rows()));
+  for (int64_t r = 0; r < rows.rows(); ++r) {
+    lambdas[static_cast<size_t>(r)] =
+        static_cast<float>(regularization * static_cast<double>(v.indptr[r + 1] - v.indptr[r]));
+  }
+  const Tensor solved = Tensor::host<float>({rows.rows(), f});
+  AlsArgs args{};
+  args.rows = {v.indptr, v.indices, ones.data(), v.rows, v.cols};
+  args.fixed = view(regressors);
+  args.reg = lambdas.data();
+  args.out = solved.data<float>();
+  args.targets = targets.data();
+  run(backendOf(fixed.device()), &Backend::alsCholesky, "alsCholesky", job.exec(), args);
+  job.checkCancelled();
+
+  const Tensor out = Tensor::host<float>({rows.rows(), factors + 2});
+  for (int64_t r = 0; r < rows.rows(); ++r) {
+    const float* from = solved.data<float>() + r * f;
+    float* to = out.data<float>() + r * (factors + 2);
+    std::copy_n(from, factors, to);
+    to[oneAt(side, factors)] = 1;
+    to[biasAt(side, factors)] = from[factors] + (users ? 0.0f : static_cast<float>(mean));
+  }
+  return out;
+}
+
+}  // namespace ops
+}  // namespace topknot

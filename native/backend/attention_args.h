@@ -19,7 +19,7 @@ struct AttentionBias {
   const float* data;  // null: none
   int64_t batches, heads, queries, keys;
 
-  const float* of(int64_t b, int64_t h) const {
+  constexpr const float* of(int64_t b, int64_t h) const {
     return data ? data + ((batches == 1 ? 0 : b) * heads + (heads == 1 ? 0 : h)) * queries * keys : nullptr;
   }
 };
@@ -40,19 +40,21 @@ struct AttentionProblem {
   float dropout;  // probability that a weight becomes 0; the others grow by 1 / (1 - dropout)
   uint64_t seed;
 
-  int64_t queryCount(int64_t b) const { return queryOffsets ? queryOffsets[b + 1] - queryOffsets[b] : queries; }
-  int64_t keyCount(int64_t b) const { return keyOffsets ? keyOffsets[b + 1] - keyOffsets[b] : keys; }
-  int64_t queryStart(int64_t b, int64_t h) const {
+  constexpr int64_t queryCount(int64_t b) const {
+    return queryOffsets ? queryOffsets[b + 1] - queryOffsets[b] : queries;
+  }
+  constexpr int64_t keyCount(int64_t b) const { return keyOffsets ? keyOffsets[b + 1] - keyOffsets[b] : keys; }
+  constexpr int64_t queryStart(int64_t b, int64_t h) const {
     return b * queryLayout.batch + h * queryLayout.head + (queryOffsets ? queryOffsets[b] * queryLayout.row : 0);
   }
-  int64_t keyStart(int64_t b, int64_t kvHead) const {
+  constexpr int64_t keyStart(int64_t b, int64_t kvHead) const {
     return b * keyLayout.batch + kvHead * keyLayout.head + (keyOffsets ? keyOffsets[b] * keyLayout.row : 0);
   }
-  const uint8_t* maskOf(int64_t b) const {
+  constexpr const uint8_t* maskOf(int64_t b) const {
     return keyMask ? keyMask + (keyOffsets ? keyOffsets[b] : b * keys) : nullptr;
   }
   /// The place of query 0 of head h of sequence b in logSumExp, and in the numbering of rows for dropout.
-  int64_t rowStart(int64_t b, int64_t h) const {
+  constexpr int64_t rowStart(int64_t b, int64_t h) const {
     return queryOffsets ? h * queries + queryOffsets[b] : (b * heads + h) * queries;
   }
 };

@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "backend/cuda_plugin.h"
+#include "cuda/kernels/attention.cuh"
 #include "cuda/kernels/embedding_bag.cuh"
 #include "cuda/kernels/embedding_group.cuh"
 #include "cuda/kernels/embedding_update.cuh"
@@ -118,6 +119,7 @@ const Backend* backend(int32_t index) noexcept {
   table.upload = upload;
   table.download = download;
   table.topk = [](const Exec& exec, const TopkArgs& args) { return topk(exec, args); };
+  table.attention = attention;
   table.gather = gather;
   table.embeddingBag = embeddingBag;
   table.embeddingGroup = embeddingGroup;

@@ -40,7 +40,8 @@ inline constexpr unsigned allLanes = 0xffffffffu;
 
 #if defined(__CUDACC__)
 #define SIMT_SHARED(Type, name, count) __shared__ Type name[count]
-#define SIMT_AT  // where a warp-wide wrapper is called: the emulator tells call sites apart
+#define SIMT_UNROLL _Pragma("unroll")  // before loops over arrays that must stay in registers
+#define SIMT_AT                        // where a warp-wide wrapper is called: the emulator tells call sites apart
 #define SIMT_DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
 #include "cuda/queue.h"
 #else

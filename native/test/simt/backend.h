@@ -2,6 +2,7 @@
 #pragma once
 #include <cstring>
 
+#include "cuda/kernels/attention.cuh"
 #include "cuda/kernels/embedding_bag.cuh"
 #include "cuda/kernels/embedding_group.cuh"
 #include "cuda/kernels/embedding_update.cuh"
@@ -32,6 +33,7 @@ inline Backend emulatedBackend() {
     return Status{};
   };
   table.topk = [](const Exec& exec, const TopkArgs& args) { return topk(exec, args, emulatedPlan); };
+  table.attention = attention;
   table.gather = gather;
   table.embeddingBag = embeddingBag;
   table.embeddingGroup = embeddingGroup;

@@ -21,6 +21,7 @@ struct Copy {
   const void* from;
   size_t bytes, valid;
   At at;
+  bool done = false;
 };
 
 struct Thread {
@@ -109,13 +110,17 @@ class Machine {
     exchange(Collective::together, name, ~0u, reinterpret_cast<uintptr_t>(mine), 0, at);
   }
 
-  void copyLater(const Copy& copy) { running_->copies.push_back(copy); }
+  /// The hardware may finish a copy at any time: random schedules carry out every other one at once, which shows where
+  /// memory is still in use.
+  void copyLater(const Copy& copy) {
+    running_->copies.push_back(copy);
+    if (schedule_.order == Schedule::random && random_() % 2 == 0) carryOut(running_->copies.back());
+  }
   void commitCopies() { running_->groups.push_back(std::exchange(running_->copies, {})); }
   void waitForCopies(size_t groupsLeft) {
     for (auto& groups = running_->groups; groups.size() > groupsLeft; groups.pop_front()) {
-      for (const Copy& c : groups.front()) {
-        std::memcpy(c.to, c.from, c.valid);
-        std::memset(static_cast<char*>(c.to) + c.valid, 0, c.bytes - c.valid);
+      for (Copy& c : groups.front()) {
+        if (!c.done) carryOut(c);
       }
     }
   }
@@ -148,6 +153,12 @@ class Machine {
     return out;
   }
 
+  static void carryOut(Copy& c) {
+    c.done = true;
+    std::memcpy(c.to, c.from, c.valid);
+    std::memset(static_cast<char*>(c.to) + c.valid, 0, c.bytes - c.valid);
+  }
+
   std::vector<uint64_t> order(uint64_t count) {
     std::vector<uint64_t> out(count);
     std::iota(out.begin(), out.end(), 0);
@@ -163,10 +174,16 @@ class Machine {
       threads_[i] = Thread{.index = {i, 0, 0}, .number = i};
       fibers_[i]->start([](void* self) { static_cast<Machine*>(self)->runThread(); }, this);
     }
-    for (auto turn = order(threads_.size());;) {
+    std::vector<char> asleep(threads_.size() / warpSize + 1, 0);
+    uint64_t round = 0;
+    for (auto turn = order(threads_.size());; ++round) {
+      // Warps are not in step: under a random schedule some sleep while others run far ahead.
+      if (schedule_.order == Schedule::random && round % 64 == 0) {
+        for (char& warp : asleep) warp = random_() % 2 == 0;
+      }
       bool progress = false;
       for (uint64_t i : turn) {
-        if (threads_[i].state != Thread::ready) continue;
+        if (threads_[i].state != Thread::ready || asleep[i / warpSize]) continue;
         progress = true;
         running_ = &threads_[i];
         ::threadIdx = running_->index;
@@ -175,6 +192,10 @@ class Machine {
       }
       if (std::ranges::all_of(threads_, [](const Thread& t) { return t.state == Thread::ended; })) break;
       progress = openBarrier() || progress;
+      if (!progress && std::ranges::count(asleep, 1) > 0) {
+        std::ranges::fill(asleep, 0);
+        continue;
+      }
       if (!progress) throw Fault(deadlock());
       if (schedule_.order == Schedule::random) std::shuffle(turn.begin(), turn.end(), random_);
     }

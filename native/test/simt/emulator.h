@@ -81,8 +81,9 @@ unsigned laneId();
 /// An instruction of the whole warp: when all 32 lanes are there, work runs once with what each of them gave.
 void together(const char* name, void* mine, void (*work)(void* const* lanes), const At& at);
 
-// Asynchronous copies of a thread, in groups. They are carried out only when their thread waits for them, so a missing
-// wait shows in what is read; a thread that ends with copies it never waited for is a Fault.
+// Asynchronous copies of a thread, in groups. They are carried out when their thread waits for them, so a missing wait
+// shows in what is read; under a random schedule some are carried out at once too; a thread that ends with copies it
+// never waited for is a Fault.
 void copyLater(void* to, const void* from, size_t bytes, size_t valid, const At& at);  // zeros behind `valid` bytes
 void commitCopies();
 void waitForCopies(size_t groupsLeft);
@@ -108,6 +109,7 @@ inline thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
   static const char name##Tag = 0;     \
   Type* const name = static_cast<Type*>(simt::sharedVariable(&name##Tag, #name, sizeof(Type) * (count)))
 
+#define SIMT_UNROLL
 #define SIMT_AT , simt::At at = simt::At::current()
 #define SIMT_DYNAMIC_SHARED(name) unsigned char* const name = static_cast<unsigned char*>(simt::dynamicShared())
 

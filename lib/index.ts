@@ -53,6 +53,13 @@ export {
   type Offsets,
 } from './ops/attention.js';
 export {
+  type CholeskyFactor,
+  cholesky,
+  choleskySolve,
+  type LinearSolution,
+  solvePositiveDefinite,
+} from './ops/cholesky.js';
+export {
   type EmbeddingBackwardOptions,
   embeddingBagBackward,
   gatherBackward,
@@ -62,6 +69,7 @@ export {
 export { type BagMode, type EmbeddingBagOptions, embeddingBag, embeddingBagSync } from './ops/embedding-bag.js';
 export { type EmbeddingRows, gather, gatherSync, type QuantizedRows, type RowIds } from './ops/gather.js';
 export type { ItemFilter } from './ops/item-filter.js';
+export type { LinalgOptions, OverwriteOptions, Real, Status } from './ops/linalg.js';
 export { type TopKOptions, type TopKTensors, topK, topKSync, type VectorMetric } from './ops/top-k.js';
 export { cudaProblem, type DeviceInfo, devices, isa, isas, setThreads, threads, useIsa } from './runtime.js';
 export {

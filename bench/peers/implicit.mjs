@@ -1,7 +1,6 @@
-// The Python library `implicit`, in a process of its own that waits while topknot runs.
-import { spawn } from 'node:child_process';
-import { createInterface } from 'node:readline';
+// The Python library `implicit`.
 import { fileURLToPath } from 'node:url';
+import { openPython } from './python.mjs';
 
 const script = fileURLToPath(new URL('./implicit_als.py', import.meta.url));
 
@@ -11,32 +10,10 @@ const script = fileURLToPath(new URL('./implicit_als.py', import.meta.url));
  */
 export async function openImplicit({ folder, factors, solver, threads }) {
   const python = process.env.IMPLICIT_PYTHON ?? 'python3';
-  const child = spawn(python, [script, folder, String(factors), solver, String(threads)], { stdio: 'pipe' });
-  let complaint = '';
-  child.stderr.on('data', (chunk) => {
-    complaint = (complaint + chunk).slice(-2000);
-  });
-  child.on('error', (error) => {
-    complaint = error.message;
-  });
-  child.stdin.on('error', () => {}); // it has ended: the missing answer says so
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-  const answer = async () => {
-    const { value, done } = await lines.next();
-    if (done) throw new Error(complaint.trim().split('\n').at(-1) || `${python} ended without an answer`);
-    return JSON.parse(value);
-  };
-  const versions = await answer();
+  const { versions, ask, close } = await openPython(python, script, [folder, factors, solver, threads]);
   return {
     version: `${versions.implicit} (numpy ${versions.numpy})`,
-    async run() {
-      child.stdin.write('\n');
-      return { ms: [(await answer()).seconds * 1000] };
-    },
-    async close() {
-      const ended = new Promise((resolve) => child.once('close', resolve));
-      child.stdin.end();
-      if (child.exitCode === null) await ended;
-    },
+    run: async () => ({ ms: [(await ask('')).seconds * 1000] }),
+    close,
   };
 }

@@ -9,6 +9,7 @@
 #include "backend/bpr_args.h"
 #include "backend/embedding_args.h"
 #include "backend/limits_args.h"
+#include "backend/linalg_args.h"
 #include "backend/matmul_args.h"
 #include "backend/neighbours_args.h"
 #include "backend/spmm_args.h"

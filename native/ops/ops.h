@@ -16,6 +16,7 @@
 #include "ops/attention.h"
 #include "ops/embedding.h"
 #include "ops/linear.h"
+#include "ops/linalg.h"
 #include "ops/metrics.h"
 #include "ops/random_values.h"
 #include "ops/types.h"

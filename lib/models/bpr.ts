@@ -1,4 +1,4 @@
-import { finite, integer, knownOptions, oneOf } from '../check.js';
+import { boolean, finite, integer, knownOptions, oneOf } from '../check.js';
 import type { Id } from '../data/ids.js';
 import { TopknotError } from '../errors.js';
 import { type JobOptions, runJob } from '../job.js';
@@ -72,7 +72,7 @@ const shapes = {
   user_factors: (users: number, _items: number, options: BprOptions) => [users, options.factors ?? 0],
   item_factors: (_users: number, items: number, options: BprOptions) => [items, options.factors ?? 0],
 };
-const biasShapes = { ...shapes, item_biases: (_users: number, items: number) => [items] };
+const biasShapes = { ...shapes, item_biases: (_users: number, items: number) => [items, 1] };
 
 /**
  * Bayesian personalized ranking: matrix factorization that learns, for each interaction (u, i) and an item j that u has
@@ -88,7 +88,8 @@ const biasShapes = { ...shapes, item_biases: (_users: number, items: number) => 
  * groups each, P by the sizes of the data; tasks that run side by side share no group, and a negative comes from its
  * positive's group of items (at least 512, dealt anew in each epoch).
  *
- * Users without interactions get zero vectors: `recommend` for them throws ERR_VALUE.
+ * Users without interactions get zero vectors: `recommend` gives them the items by bias, or throws ERR_VALUE where the
+ * model has none.
  *
  * @example
  * const model = await new BPR({ factors: 64, negativeSampling: 'hard' }).fit(ratings);
@@ -184,7 +185,12 @@ export class BPR<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
       string,
       Tensor<'float32'>
     >;
-    const learned = { userFactors: user_factors!, itemFactors: item_factors!, itemBiases: item_biases, loss: [] };
+    const learned = {
+      userFactors: user_factors!,
+      itemFactors: item_factors!,
+      itemBiases: item_biases?.reshape([file.items.size]),
+      loss: [],
+    };
     return model.replace(() => model.#complete(file, learned, options.signal));
   }
 
@@ -216,7 +222,7 @@ export class BPR<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
       ['user_factors', state.userFactors],
       ['item_factors', state.itemFactors],
     ];
-    if (state.itemBiases) tensors.push(['item_biases', state.itemBiases]);
+    if (state.itemBiases) tensors.push(['item_biases', state.itemBiases.reshape([state.items.size, 1])]);
     return { model: 'bpr', tensors };
   }
 
@@ -234,7 +240,7 @@ export class BPR<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
 
   /** @internal */
   protected override expectKnown(state: FittedBpr<U, I>, side: 'user' | 'item', row: number): void {
-    if (side === 'item' || !state.emptyUsers.has(row)) return;
+    if (side === 'item' || state.itemBiases || !state.emptyUsers.has(row)) return;
     throw new TopknotError(
       'ERR_VALUE',
       `user: '${state.users.at(row)}' has no interactions in the fit, so BPR knows nothing of them: ` +
@@ -265,10 +271,10 @@ function checkOptions(options: BprOptions): Required<BprOptions> {
     regularization: finite('regularization', options.regularization ?? 0.01, 0),
     negativeSampling: oneOf('negativeSampling', sampling, ['uniform', 'popularity', 'hard'] as const),
     candidates: integer('candidates', options.candidates ?? 8, 1, 1024),
-    biases: options.biases === true,
+    biases: boolean('biases', options.biases ?? false),
     initStd: finite('initStd', options.initStd ?? 0.1, 0),
     seed: integer('seed', options.seed ?? 42, 0),
-    hogwild: options.hogwild === true,
-    computeLoss: options.computeLoss === true,
+    hogwild: boolean('hogwild', options.hogwild ?? false),
+    computeLoss: boolean('computeLoss', options.computeLoss ?? false),
   };
 }

@@ -13,6 +13,13 @@ struct BprTask {
   uint64_t stream;             // of the random numbers: Random(seed, stream)
 };
 
+/// Which items a user has, as 16 bits for each: the bit that bprOwnBit() names is set for every own item, and by chance for
+/// one in sixteen others. The bits of user u start at byte 2 * indptr[u], so that a look takes one cache line instead of
+/// the several that a search through the user's row would wait for.
+inline uint64_t bprOwnBit(int64_t entries, int32_t item) {
+  return uint64_t{static_cast<uint32_t>(item) * 0x9E3779B1u} * (16 * static_cast<uint64_t>(entries)) >> 32;
+}
+
 /// What came of a task.
 struct BprOutcome {
   double loss;      // Σ -ln σ(s_i - s_j), each before its own step; 0 unless asked for
@@ -29,7 +36,8 @@ struct BprOutcome {
 /// candidates > 1: Zhang, Chen, Wang, Yu, "Optimizing top-n collaborative filtering via dynamic negative item
 /// sampling", SIGIR 2013.
 struct BprArgs {
-  CsrView users;         // own items; values are not read
+  CsrView users;           // own items; values are not read
+  const uint8_t* ownBits;  // [2 * entries of users]
   const BprTask* tasks;  // run side by side: their rows must differ, or else they race
   int64_t taskCount;
   const int32_t *positiveUsers, *positiveItems;

@@ -88,10 +88,27 @@ void requireBounded(Job& job, const Tensor& factors, const BprOptions& o) {
 
 int64_t strideOf(int64_t factors) { return (factors + 15) / 16 * 16; }
 
-BprArgs argsOf(const Csr& users, const Tensor& userFactors, const Tensor& itemFactors,
+/// See bprOwnBit().
+std::vector<uint8_t> ownBitsOf(Job& job, const Csr& users) {
+  const CsrView v = users.view();
+  std::vector<uint8_t> bits(static_cast<size_t>(2 * users.nnz()), 0);
+  parallelFor(v.rows, 1024, job.exec(), [&](int64_t begin, int64_t end, int) {
+    for (int64_t u = begin; u < end; ++u) {
+      for (int64_t e = v.indptr[u]; e < v.indptr[u + 1]; ++e) {
+        const uint64_t bit = bprOwnBit(v.indptr[u + 1] - v.indptr[u], v.indices[e]);
+        bits[2 * v.indptr[u] + bit / 8] |= static_cast<uint8_t>(1u << bit % 8);
+      }
+    }
+  });
+  job.checkCancelled();
+  return bits;
+}
+
+BprArgs argsOf(const Csr& users, const std::vector<uint8_t>& ownBits, const Tensor& userFactors, const Tensor& itemFactors,
                const std::optional<Tensor>& itemBiases, const BprOptions& o) {
   BprArgs args{};
   args.users = users.view();
+  args.ownBits = ownBits.data();
   args.candidates = o.negativeSampling == BprSampling::hard ? static_cast<int32_t>(o.candidates) : 1;
   args.seed = static_cast<uint64_t>(o.seed);
   args.stride = itemFactors.cols();
@@ -172,7 +189,8 @@ BprFactors bprFit(Job& job, Csr users, std::optional<Tensor> userFactors, std::o
     if (itemBiases) std::copy_n(itemBiases->data<float>(), users.cols, out.itemBiases->data<float>());
   }
 
-  BprArgs args = argsOf(users, x, y, out.itemBiases, o);
+  const std::vector<uint8_t> ownBits = ownBitsOf(job, users);
+  BprArgs args = argsOf(users, ownBits, x, y, out.itemBiases, o);
   const int64_t parts = bprParts(v.rows, v.cols, users.nnz(), o.hogwild);
   BprSchedule schedule(v, parts, args.seed);
   args.positiveUsers = schedule.positiveUsers();
@@ -226,7 +244,8 @@ Tensor bprFold(Job& job, Csr row, Tensor itemFactors, std::optional<Tensor> item
   }
   const int64_t stride = strideOf(f);
   const Tensor x = Tensor::host<float>({1, stride}, true), y = stride == f ? itemFactors : padded(itemFactors, stride);
-  BprArgs args = argsOf(row, x, y, itemBiases, o);
+  const std::vector<uint8_t> ownBits = ownBitsOf(job, row);
+  BprArgs args = argsOf(row, ownBits, x, y, itemBiases, o);
   args.itemsFixed = true;
   args.positiveUsers = positiveUsers.data<int32_t>();
   args.positiveItems = positiveItems.data<int32_t>();

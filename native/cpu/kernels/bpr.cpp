@@ -63,12 +63,21 @@ HWY_INLINE void update(float* x, float* y, float* z, int64_t stride, float decay
 /// The candidates of a batch: those of positive p at [p * a.candidates, ...), -1 where none was found.
 HWY_INLINE void drawBatch(const BprArgs& a, const BprTask& task, int64_t begin, int64_t end, Random& random,
                           int32_t* drawn) {
+  constexpr int64_t ahead = 8;
   for (int64_t p = begin; p < end; ++p) {
+    if (p + 2 * ahead < task.end) __builtin_prefetch(a.users.indptr + a.positiveUsers[p + 2 * ahead]);
+    if (p + ahead < task.end) {
+      const int64_t* row = a.users.indptr + a.positiveUsers[p + ahead];
+      for (int64_t byte = 2 * row[0]; byte < std::min(2 * row[1], 2 * row[0] + 512); byte += 64) {
+        __builtin_prefetch(a.ownBits + byte);
+      }
+    }
     const int32_t user = a.positiveUsers[p];
+    const OwnItems own(a, user);
     prefetchRow(a.userFactors + user * a.stride, a.stride);
     prefetchRow(a.itemFactors + a.positiveItems[p] * a.stride, a.stride);
     for (int32_t n = 0; n < a.candidates; ++n) {
-      const int32_t item = *drawn++ = drawNegative(a, task, user, random);
+      const int32_t item = *drawn++ = drawNegative(a, task, own, random);
       if (item >= 0) prefetchRow(a.itemFactors + item * a.stride, a.stride);
     }
   }

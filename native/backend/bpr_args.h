@@ -13,9 +13,9 @@ struct BprTask {
   uint64_t stream;             // of the random numbers: Random(seed, stream)
 };
 
-/// Which items a user has, as 16 bits for each: the bit that bprOwnBit() names is set for every own item, and by chance for
-/// one in sixteen others. The bits of user u start at byte 2 * indptr[u], so that a look takes one cache line instead of
-/// the several that a search through the user's row would wait for.
+/// Which items a user has, as 16 bits for each: the bit that bprOwnBit() names is set for every own item, and by chance
+/// for one in sixteen others. The bits of user u start at byte 2 * indptr[u], so that a look takes one cache line
+/// instead of the several that a search through the user's row would wait for.
 inline uint64_t bprOwnBit(int64_t entries, int32_t item) {
   return uint64_t{static_cast<uint32_t>(item) * 0x9E3779B1u} * (16 * static_cast<uint64_t>(entries)) >> 32;
 }
@@ -38,7 +38,7 @@ struct BprOutcome {
 struct BprArgs {
   CsrView users;           // own items; values are not read
   const uint8_t* ownBits;  // [2 * entries of users]
-  const BprTask* tasks;  // run side by side: their rows must differ, or else they race
+  const BprTask* tasks;    // run side by side: their rows must differ, or else they race
   int64_t taskCount;
   const int32_t *positiveUsers, *positiveItems;
   const int32_t* pool;  // items

@@ -104,8 +104,8 @@ std::vector<uint8_t> ownBitsOf(Job& job, const Csr& users) {
   return bits;
 }
 
-BprArgs argsOf(const Csr& users, const std::vector<uint8_t>& ownBits, const Tensor& userFactors, const Tensor& itemFactors,
-               const std::optional<Tensor>& itemBiases, const BprOptions& o) {
+BprArgs argsOf(const Csr& users, const std::vector<uint8_t>& ownBits, const Tensor& userFactors,
+               const Tensor& itemFactors, const std::optional<Tensor>& itemBiases, const BprOptions& o) {
   BprArgs args{};
   args.users = users.view();
   args.ownBits = ownBits.data();

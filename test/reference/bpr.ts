@@ -104,7 +104,11 @@ export function bpr(owned: readonly (readonly number[])[], itemCount: number, o:
           }).filter((j) => j >= 0);
           if (drawn.length === 0) continue;
           const score = (j: number) => dot(x[u]!, y[j]!) + b[j]!;
-          sum += climb(u, i, drawn.reduce((best, j) => (score(j) > score(best) ? j : best)));
+          sum += climb(
+            u,
+            i,
+            drawn.reduce((best, j) => (score(j) > score(best) ? j : best)),
+          );
           samples++;
         }
       }

@@ -7,6 +7,7 @@ import { cacheMib, floorMs, Limits } from './lib/limits.mjs';
 import { machine } from './lib/machine.mjs';
 import { interleave } from './lib/measure.mjs';
 import { readOptions, usage } from './lib/options.mjs';
+import { recallChart } from './lib/recall-chart.mjs';
 import { median, quantile, rounded } from './lib/stats.mjs';
 import { table } from './lib/table.mjs';
 
@@ -50,6 +51,7 @@ async function runSize(benchCase, size, context, limits) {
       limit_share: floor === null ? null : rounded(floor / ms),
       loop_delay_p99_ms: rounded(loopDelayMs),
       peers: Object.fromEntries(peers.map((p) => [p.name, rounded(median(results.get(p.name).samples))])),
+      ...benchCase.extra?.(state, size),
     };
   } finally {
     for (const peer of peers) await peer.close?.();
@@ -111,6 +113,7 @@ function save(file, rows, about) {
   writeFileSync(file, rows.map((row) => `${JSON.stringify(row)}\n`).join(''));
   writeFileSync(`${stem}.machine.json`, `${JSON.stringify(about, null, 2)}\n`);
   writeFileSync(`${stem}.svg`, chart(rows, about));
+  if (rows.some((row) => row.recall)) writeFileSync(`${stem}.recall.svg`, recallChart(rows, about));
 }
 
 await main();

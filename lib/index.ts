@@ -79,4 +79,10 @@ export {
   type SearchResult,
   type Vector,
 } from './search/flat-index.js';
+export {
+  type HnswBuildOptions,
+  HnswIndex,
+  type HnswIndexOptions,
+  type HnswSearchOptions,
+} from './search/hnsw-index.js';
 export { full, type NestedArray, scope, Tensor, type TensorOptions, tensor } from './tensor.js';

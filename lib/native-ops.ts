@@ -3,6 +3,8 @@ import type { DType, NumericArray as TypedArray } from './dtype.js';
 
 /** A tensor in native memory. */
 export type Handle = { readonly __tensor: unique symbol };
+/** State that lives in native memory, such as an index. */
+export type Resource = { readonly __resource: unique symbol };
 /** A running job: cancel it, hear of its progress. */
 export type Control = { readonly __control: unique symbol };
 
@@ -11,7 +13,7 @@ export interface NativeOps {
   control(priority: number, onProgress?: (done: number, total: number, loss: number) => void): Control;
   cancel(control: Control): void;
   closeControl(control: Control): void;
-  dispose(tensor: Handle): boolean;
+  dispose(object: Handle | TypedArray | Resource): boolean;
   read(tensor: Handle): Promise<TypedArray>;
   readSync(tensor: Handle): TypedArray;
   tensorInfo(tensor: Handle | TypedArray): { shape: readonly number[]; dtype: DType; device: string; };
@@ -119,6 +121,17 @@ export interface NativeOps {
   squaredNormsSync(items: Handle | TypedArray): Handle;
   requireFinite(control: Control | undefined, vectors: Handle | TypedArray): Promise<void>;
   requireFiniteSync(vectors: Handle | TypedArray): void;
+  hnswAvailable(): boolean;
+  hnswBuild(control: Control | undefined, vectors: Handle | TypedArray, options: { metric: 'innerProduct' | 'cosine' | 'l2'; connectivity: number; expansionAdd: number; }, parallel: boolean): Promise<Resource>;
+  hnswBuildSync(vectors: Handle | TypedArray, options: { metric: 'innerProduct' | 'cosine' | 'l2'; connectivity: number; expansionAdd: number; }, parallel: boolean): Resource;
+  hnswChange(control: Control | undefined, index: Resource, removed: Handle | TypedArray, keys: Handle | TypedArray, vectors: Handle | TypedArray, parallel: boolean): Promise<void>;
+  hnswChangeSync(index: Resource, removed: Handle | TypedArray, keys: Handle | TypedArray, vectors: Handle | TypedArray, parallel: boolean): void;
+  hnswSearch(control: Control | undefined, index: Resource, queries: Handle | TypedArray, k: number, expansion: number, allowed: Handle | TypedArray | undefined): Promise<{ ids: TypedArray; scores: TypedArray; }>;
+  hnswSearchSync(index: Resource, queries: Handle | TypedArray, k: number, expansion: number, allowed: Handle | TypedArray | undefined): { ids: TypedArray; scores: TypedArray; };
+  hnswState(control: Control | undefined, index: Resource): Promise<{ vectors: Handle; keys: Handle; levels: Handle; counts: Handle; neighbours: Handle; entry: number; }>;
+  hnswStateSync(index: Resource): { vectors: Handle; keys: Handle; levels: Handle; counts: Handle; neighbours: Handle; entry: number; };
+  hnswLoad(control: Control | undefined, state: { vectors: Handle; keys: Handle; levels: Handle; counts: Handle; neighbours: Handle; entry: number; }, options: { metric: 'innerProduct' | 'cosine' | 'l2'; connectivity: number; expansionAdd: number; }): Promise<{ index: Resource; live: number; }>;
+  hnswLoadSync(state: { vectors: Handle; keys: Handle; levels: Handle; counts: Handle; neighbours: Handle; entry: number; }, options: { metric: 'innerProduct' | 'cosine' | 'l2'; connectivity: number; expansionAdd: number; }): { index: Resource; live: number; };
   rankCounts(control: Control | undefined, queries: Handle | TypedArray, items: Handle | TypedArray, positives: { indptr: Handle; indices: Handle; values: Handle; cols: number; }, filter: { allowed?: Handle | undefined; seen?: { indptr: Handle; indices: Handle; values: Handle; cols: number; } | undefined; seenRows?: Handle | undefined; }): Promise<{ above: Handle; equal: Handle; }>;
   rankCountsSync(queries: Handle | TypedArray, items: Handle | TypedArray, positives: { indptr: Handle; indices: Handle; values: Handle; cols: number; }, filter: { allowed?: Handle | undefined; seen?: { indptr: Handle; indices: Handle; values: Handle; cols: number; } | undefined; seenRows?: Handle | undefined; }): { above: Handle; equal: Handle; };
   pairScores(control: Control | undefined, users: Handle | TypedArray, items: Handle | TypedArray, userIds: Handle | TypedArray, itemIds: Handle | TypedArray): Promise<Handle>;

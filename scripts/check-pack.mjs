@@ -40,12 +40,18 @@ const unwanted = /^(lib|test|bench|examples|shared|build|node_modules)\/|^native
 
 const program = `
 import { readFileSync } from 'node:fs';
-import { FlatIndex, isa } from 'topknot';
+import { FlatIndex, HnswIndex, isa } from 'topknot';
 const index = await FlatIndex.from(['a', 'b', 'c'], Float32Array.of(1, 0, 0, 1, 2, 2));
 const { ids, scores } = await index.search([3, 1], { k: 2, filter: { deny: ['a'] } });
 if (String(ids) !== 'c,b' || String(scores) !== '8,1') throw new Error('wrong answer: ' + ids + ' ' + scores);
+const hnsw = HnswIndex.available;
+const found = await HnswIndex.from(['a', 'b', 'c'], Float32Array.of(1, 0, 0, 1, 2, 2)).then(
+  (approximate) => approximate.searchSync([3, 1], { k: 1 }).ids[0],
+  (error) => error.code,
+);
+if (found !== (hnsw ? 'c' : 'ERR_DEPENDENCY')) throw new Error('HnswIndex: ' + found);
 const binary = readFileSync('/proc/self/maps', 'utf8').match(/\\S*topknot\\S*\\.node/)[0];
-console.log(isa() + ' ' + binary);
+console.log(isa() + ', ' + (hnsw ? 'with' : 'without') + ' HnswIndex ' + binary);
 `;
 
 try {
@@ -67,7 +73,7 @@ try {
 
   const first = node(['use.mjs']);
   expect(
-    first.status === 0 && first.stdout.includes('/prebuilds/'),
+    first.status === 0 && first.stdout.includes('/prebuilds/') && first.stdout.includes('with HnswIndex'),
     `loads from its prebuild with install scripts off: ${first.stdout.trim()}`,
     first.stderr,
   );
@@ -92,7 +98,7 @@ try {
   });
   const second = node(['use.mjs']);
   expect(
-    second.status === 0 && second.stdout.includes('/build/Release/'),
+    second.status === 0 && second.stdout.includes('/build/Release/') && second.stdout.includes('without HnswIndex'),
     `builds from source and loads: ${second.stdout.trim()}`,
     second.stderr,
   );

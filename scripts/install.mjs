@@ -14,9 +14,11 @@ const say = (text) => process.stderr.write(`topknot: ${text}\n`);
 
 /** Why the addon does not load, or undefined when it does. In a process of its own: a broken binary may kill it. */
 function loadFailure() {
-  const code = `require(${JSON.stringify(require.resolve('node-gyp-build'))})(${JSON.stringify(root)}).isa()`;
+  const load = `require(${JSON.stringify(require.resolve('node-gyp-build'))})(${JSON.stringify(root)})`;
+  const code = `const addon = ${load}; addon.isa(); process.exitCode = addon.hnswAvailable() ? 0 : 64`;
   const { status, signal, stderr } = spawnSync(process.execPath, ['-e', code], { encoding: 'utf8' });
-  if (status === 0) return undefined;
+  if (status === 64 && usearchInclude()) return 'it was built without HnswIndex, and usearch has been installed since';
+  if (status === 0 || status === 64) return undefined;
   return /^(?:\w*Error): (.*)$/m.exec(stderr)?.[1] ?? `loading it ended with ${signal ?? status}`;
 }
 
@@ -25,6 +27,13 @@ function cmake(args) {
   if (status === 0) return;
   const output = error ? error.message : `${stdout}${stderr}`.trimEnd().split('\n').slice(-40).join('\n');
   throw new Error(`cmake ${args.slice(0, 2).join(' ')} failed:\n${output}`);
+}
+
+/** Where the header for HnswIndex lies: beside this package or in the project that installs it. */
+function usearchInclude() {
+  const from = [root, process.env.INIT_CWD].filter(Boolean).map((folder) => createRequire(join(folder, 'x')));
+  const folders = from.flatMap((near) => near.resolve.paths('usearch'));
+  return folders.map((f) => join(f, 'usearch', 'include')).find((f) => existsSync(join(f, 'usearch', 'index.hpp')));
 }
 
 function build() {
@@ -40,6 +49,9 @@ function build() {
     );
   }
   const includes = [require('node-api-headers').include_dir, dirname(require.resolve('node-addon-api/package.json'))];
+  const usearch = usearchInclude();
+  if (!usearch)
+    say('without HnswIndex; to have it too: npm install usearch@2.25.3 --ignore-scripts && npm rebuild topknot');
   const work = mkdtempSync(join(tmpdir(), 'topknot-build-'));
   try {
     cmake([
@@ -50,6 +62,7 @@ function build() {
       '-DCMAKE_BUILD_TYPE=Release',
       `-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=${join(work, 'Release')}`,
       `-DCMAKE_JS_INC=${includes.join(';')}`,
+      ...(usearch ? [`-DUSEARCH_INCLUDE_DIR=${usearch}`] : []),
     ]);
     cmake(['--build', work, '--parallel', String(jobs())]);
     const target = join(root, 'build', 'Release');
@@ -65,7 +78,7 @@ if (existsSync(join(root, 'scripts', 'setup.mjs'))) process.exit(0);
 
 const reason = loadFailure();
 if (reason) {
-  say(`no prebuilt addon loads for ${process.platform}-${process.arch} (${reason})`);
+  say(`no addon to use on ${process.platform}-${process.arch}: ${reason}`);
   say('building from source, which takes a few minutes ...');
   try {
     build();

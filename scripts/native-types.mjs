@@ -13,12 +13,14 @@ const types = addon.types
   .replaceAll(/([(,] ?)(\w+): Handle\b/g, '$1$2: Handle | TypedArray')
   .replaceAll('readonly (number)[]', 'readonly number[]')
   .replaceAll('readonly (string)[]', 'readonly string[]')
-  .replaceAll(/(dispose|read|readSync)\(tensor: Handle \| TypedArray\)/g, '$1(tensor: Handle)');
+  .replaceAll(/(read|readSync)\(tensor: Handle \| TypedArray\)/g, '$1(tensor: Handle)');
 const text = `// Made by scripts/native-types.mjs from native/ops/ops.def. Do not edit.
 import type { DType, NumericArray as TypedArray } from './dtype.js';
 
 /** A tensor in native memory. */
 export type Handle = { readonly __tensor: unique symbol };
+/** State that lives in native memory, such as an index. */
+export type Resource = { readonly __resource: unique symbol };
 /** A running job: cancel it, hear of its progress. */
 export type Control = { readonly __control: unique symbol };
 

@@ -79,6 +79,7 @@ const native = {
     fingerprint(
       files(at('native'), at('CMakeLists.txt')),
       json(at('node_modules', 'cmake-js', 'package.json')).version,
+      json(at('node_modules', 'usearch', 'package.json')).version,
       process.env.CXX ?? '',
       nvcc ?? '',
     ),

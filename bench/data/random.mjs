@@ -43,3 +43,22 @@ export function permutation(n, seed) {
   }
   return out;
 }
+
+/**
+ * Vectors somewhat like learned item factors: 1000 clusters, coordinates that matter less and less, lengths that vary
+ * (log-normal, sigma .15). The clusters are the same for every seed, so that queries of another seed lie among the items.
+ */
+export function clustered(n, d, seed) {
+  const clusters = 1000;
+  const centres = gaussians(clusters * d, 99);
+  const noise = gaussians(n * d, seed);
+  const lengths = gaussians(n, seed + 1000);
+  const { uniform } = random(seed + 2000);
+  for (let i = 0; i < n; ++i) {
+    const centre = Math.floor(uniform() * clusters) * d;
+    const length = Math.exp(0.15 * lengths[i]);
+    for (let j = 0; j < d; ++j)
+      noise[i * d + j] = ((centres[centre + j] + 0.7 * noise[i * d + j]) * length) / Math.sqrt(1 + j);
+  }
+  return noise;
+}

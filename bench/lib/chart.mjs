@@ -5,11 +5,11 @@ const width = 1100,
   left = 330,
   right = 200,
   top = 104;
-const ink = '#1b1f24',
+export const ink = '#1b1f24',
   quiet = '#6b7280',
   grid = '#e5e7eb',
   ours = '#0f62fe';
-const peerColours = [
+export const peerColours = [
   '#d9480f',
   '#2b8a3e',
   '#862e9c',
@@ -24,11 +24,11 @@ const peerColours = [
 
 const escaped = (text) => String(text).replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
 
-function text(x, y, content, { anchor = 'start', size = 12, colour = ink, weight = 400 } = {}) {
+export function text(x, y, content, { anchor = 'start', size = 12, colour = ink, weight = 400 } = {}) {
   return `<text x="${x.toFixed(1)}" y="${y.toFixed(1)}" font-size="${size}" fill="${colour}" font-weight="${weight}" text-anchor="${anchor}">${escaped(content)}</text>`;
 }
 
-const dot = (x, y, colour, radius = 5) =>
+export const dot = (x, y, colour, radius = 5) =>
   `<circle cx="${x.toFixed(1)}" cy="${y}" r="${radius}" fill="${colour}" stroke="#fff" stroke-width="1"/>`;
 
 function floorMark(x, y) {
@@ -92,7 +92,7 @@ function drawLine({ title, row }, y, scale, colourOf) {
 
 const floorOf = (row) => (row.limit_share ? row.limit_share * row.median_ms : null);
 
-function caption({ cpu, threads, isa, node, commit, date }) {
+export function caption({ cpu, threads, isa, node, commit, date }) {
   return [cpu, `${threads} threads`, isa, `Node ${node}`, commit?.slice(0, 8), date.slice(0, 10)]
     .filter(Boolean)
     .join(' · ');

@@ -11,7 +11,7 @@ export const usage = `npm run bench -- [options]
   --data DIR       matrices for the als case: DIR/gowalla and DIR/ml20m with indptr.i32, indices.i32, meta.json
                    (default: made by bench/data/csr.mjs)
   --data-dir DIR   public datasets: DIR/gowalla/train.txt.gz and test.txt.gz for the evaluation case
-Peers are found in $PEERS_NODE/node_modules or bench/node_modules (npm install --prefix bench); implicit through
+Peers are found in $PEERS_NODE/node_modules or bench/node_modules (npm run bench:peers); implicit through
 $IMPLICIT_PYTHON (a Python, default python3) and $PYTHONPATH.`;
 
 export function readOptions(argv) {

@@ -8,6 +8,7 @@
 #include "backend/attention_args.h"
 #include "backend/bpr_args.h"
 #include "backend/embedding_args.h"
+#include "backend/hnsw_args.h"
 #include "backend/limits_args.h"
 #include "backend/linalg_args.h"
 #include "backend/matmul_args.h"

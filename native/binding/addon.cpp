@@ -15,7 +15,8 @@ Napi::Value setErrorClass(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value dispose(const Napi::CallbackInfo& info) {
-  return Napi::Boolean::New(info.Env(), TensorHandle::dispose(info.Env(), info[0]));
+  const Napi::Env env = info.Env();
+  return Napi::Boolean::New(env, TensorHandle::dispose(env, info[0]) || ResourceHandle::dispose(env, info[0]));
 }
 
 Napi::Object start(Napi::Env env, Napi::Object object) {
@@ -26,7 +27,7 @@ Napi::Object start(Napi::Env env, Napi::Object object) {
           "(priority: number, onProgress?: (done: number, total: number, loss: number) => void): Control");
   out.add("cancel", Control::cancel, "(control: Control): void");
   out.add("closeControl", Control::close, "(control: Control): void");
-  out.add("dispose", dispose, "(tensor: Handle): boolean");
+  out.add("dispose", dispose, "(object: Handle | Resource): boolean");
   out.add("read", read, "(tensor: Handle): Promise<TypedArray>");
   out.add("readSync", readSync, "(tensor: Handle): TypedArray");
 #define OP(R, name, parameters) Call<&ops::name, decltype(&ops::name)>::add(out, #name, parameterNames(#parameters));

@@ -4,6 +4,8 @@
 #include <napi.h>
 
 #include <cmath>
+#include <concepts>
+#include <memory>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -120,6 +122,20 @@ struct Js<Tensor> {
   }
   static Napi::Value to(Napi::Env env, const Tensor& t) { return TensorHandle::wrap(env, t); }
   static std::string type() { return "Handle"; }
+};
+
+/// State that a job made: an opaque handle.
+template <std::derived_from<Resource> T>
+struct Js<std::shared_ptr<T>> {
+  static std::shared_ptr<T> from(Napi::Value v, const Path& path) {
+    auto resource = std::dynamic_pointer_cast<T>(ResourceHandle::open(v, path.name));
+    if (!resource) expected(path, v, "another kind of native object");
+    return resource;
+  }
+  static Napi::Value to(Napi::Env env, std::shared_ptr<T> resource) {
+    return ResourceHandle::wrap(env, std::move(resource));
+  }
+  static std::string type() { return "Resource"; }
 };
 
 /// A result that reaches JavaScript as a typed array rather than as a tensor: for small answers.

@@ -32,11 +32,11 @@ void TensorHandle::drop(Napi::Env env) {
   tensor_.pending = nullptr;
 }
 
-void letGo(std::shared_ptr<Buffer> buffer) noexcept {
+void letGo(std::shared_ptr<void> owner, size_t bytes) noexcept {
   constexpr size_t large = 4 << 20;
-  if (buffer->bytes() <= large) return;
+  if (bytes <= large) return;
   try {
-    startJob(1, [last = std::move(buffer)]() mutable { last.reset(); });
+    startJob(1, [last = std::move(owner)]() mutable { last.reset(); });
   } catch (const std::exception&) {  // no thread, or no memory for the request: then it has been freed here
   }
 }
@@ -58,6 +58,53 @@ Tensor TensorHandle::open(Napi::Value value, const char* name) {
 bool TensorHandle::dispose(Napi::Env env, Napi::Value value) {
   TensorHandle* handle = unwrap(value);
   if (!handle || !handle->tensor_.buffer) return false;
+  handle->drop(env);
+  return true;
+}
+
+Napi::Value ResourceHandle::wrap(Napi::Env env, std::shared_ptr<Resource> resource) {
+  auto* handle = new ResourceHandle;
+  handle->told_ = static_cast<int64_t>(resource->bytes());
+  handle->resource_ = std::move(resource);
+  napi_value value;
+  const auto release = [](napi_env e, void* data, void*) {
+    auto* h = static_cast<ResourceHandle*>(data);
+    h->drop(e);
+    h->mark_ = 0;
+    delete h;
+  };
+  if (napi_create_external(env, handle, release, nullptr, &value) != napi_ok) {
+    delete handle;
+    throw Napi::Error::New(env);
+  }
+  Napi::MemoryManagement::AdjustExternalMemory(env, handle->told_);
+  return {env, value};
+}
+
+void ResourceHandle::drop(Napi::Env env) {
+  if (!resource_) return;
+  Napi::MemoryManagement::AdjustExternalMemory(env, -told_);
+  letGo(std::move(resource_), static_cast<size_t>(told_));
+  resource_ = nullptr;
+}
+
+ResourceHandle* ResourceHandle::unwrap(Napi::Value value) {
+  void* data = nullptr;
+  if (napi_get_value_external(value.Env(), value, &data) != napi_ok || !data) return nullptr;
+  auto* handle = static_cast<ResourceHandle*>(data);
+  return handle->mark_ == magic_ ? handle : nullptr;
+}
+
+std::shared_ptr<Resource> ResourceHandle::open(Napi::Value value, const char* name) {
+  const ResourceHandle* handle = unwrap(value);
+  require(handle != nullptr, ErrorCode::argument, name, ": expected a native object of topknot");
+  require(handle->resource_ != nullptr, ErrorCode::disposed, name, ": it has been disposed");
+  return handle->resource_;
+}
+
+bool ResourceHandle::dispose(Napi::Env env, Napi::Value value) {
+  ResourceHandle* handle = unwrap(value);
+  if (!handle || !handle->resource_) return false;
   handle->drop(env);
   return true;
 }

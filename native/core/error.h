@@ -19,10 +19,11 @@ namespace topknot {
   X(format, "ERR_FORMAT") /* a file that is not what it should be */                            \
   X(io, "ERR_IO")         /* the operating system refused to read or write */                   \
   X(memory, "ERR_MEMORY")                                                                       \
-  X(busy, "ERR_BUSY")         /* a second fit while one runs */                                 \
-  X(disposed, "ERR_DISPOSED") /* use after dispose() */                                         \
-  X(aborted, "ERR_ABORTED")   /* stopped by its AbortSignal */                                  \
-  X(internal, "ERR_INTERNAL") /* a bug in topknot */
+  X(busy, "ERR_BUSY")             /* a second fit while one runs */                             \
+  X(disposed, "ERR_DISPOSED")     /* use after dispose() */                                     \
+  X(aborted, "ERR_ABORTED")       /* stopped by its AbortSignal */                              \
+  X(dependency, "ERR_DEPENDENCY") /* built without an optional package */                       \
+  X(internal, "ERR_INTERNAL")     /* a bug in topknot */
 
 enum class ErrorCode {
 #define X(name, text) name,

@@ -25,13 +25,16 @@ export type { Protocol, Ties } from './metrics/protocols.js';
 export { ALS, type AlsFitOptions, type AlsOptions, type Explanation, type PartialFitOptions } from './models/als.js';
 export { BiasedMF, type BiasedMFOptions, type RatingFitOptions } from './models/biased-mf.js';
 export { BPR, type BprFitOptions, type BprOptions } from './models/bpr.js';
+export { EASE, type EaseOptions } from './models/ease.js';
 export type { SimilarOptions } from './models/factor-model.js';
 export type { History } from './models/history.js';
 export { ItemKNN, type ItemKNNOptions } from './models/item-knn.js';
 export type { NeighbourListOptions } from './models/item-weights-model.js';
 export type { Fittable, Recommendation, RecommendOptions, Visitor } from './models/model.js';
 export type { NeighbourOptions } from './models/neighbour-options.js';
+export { NMF, type NmfFitOptions, type NmfOptions } from './models/nmf.js';
 export { Popularity, type PopularityOptions } from './models/popularity.js';
+export { PureSVD, type PureSVDFitOptions, type PureSVDOptions } from './models/pure-svd.js';
 export { Random, type RandomOptions } from './models/random.js';
 export { RatingModel, type RatingVector } from './models/rating-model.js';
 export type { RowFilter, Scorer, TopKRows } from './models/recommender.js';
@@ -71,6 +74,7 @@ export { type EmbeddingRows, gather, gatherSync, type QuantizedRows, type RowIds
 export type { ItemFilter } from './ops/item-filter.js';
 export type { LinalgOptions, OverwriteOptions, Real, Status } from './ops/linalg.js';
 export { type TopKOptions, type TopKTensors, topK, topKSync, type VectorMetric } from './ops/top-k.js';
+export { type SvdOptions, type TruncatedSvd, truncatedSvd } from './ops/truncated-svd.js';
 export { cudaProblem, type DeviceInfo, devices, isa, isas, setThreads, threads, useIsa } from './runtime.js';
 export {
   FlatIndex,

@@ -1,12 +1,22 @@
 // Fits a model by name.
-import { ALS, Popularity, Random } from '../../dist/index.js';
+import { ALS, EASE, ItemKNN, NMF, Popularity, PureSVD, Random, UserKNN } from '../../dist/index.js';
 import { weighByRarity } from './matrices.mjs';
 
-const plain = { popularity: Popularity, random: Random };
+const plain = {
+  popularity: Popularity,
+  random: Random,
+  'item-knn': ItemKNN,
+  'user-knn': UserKNN,
+  ease: EASE,
+  'pure-svd': PureSVD,
+  nmf: NMF,
+};
 
 /** Short; 'plain' is ALS on unweighted interactions. */
-export const label = ({ model, options }) =>
-  model === 'als' ? `als ${options.factors}${options.itemExponent ? '' : ' plain'}` : model;
+export const label = ({ model, options }) => {
+  if (model === 'als') return `als ${options.factors}${options.itemExponent ? '' : ' plain'}`;
+  return options.objective ? `${model} ${options.objective}` : model;
+};
 
 /** `{ fitted, seconds }`: the fitted model and how long the fit took. */
 export async function fit({ model, options }, train) {

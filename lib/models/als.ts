@@ -1,12 +1,12 @@
 import { finite, integer, knownOptions, oneOf } from '../check.js';
 import { CsrMatrix, type Duplicates } from '../csr.js';
 import type { Id } from '../data/ids.js';
-import { expected, TopknotError } from '../errors.js';
 import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
 import { Tensor } from '../tensor.js';
 import { AlsRows, gatherRows, growIds } from './als-rows.js';
+import { type Empty, expectInteractions, explainByHistory } from './explain.js';
 import { FactorModel, type FittedFactors } from './factor-model.js';
 import { type History, type HistoryRows, historyMatrix, historyRows } from './history.js';
 import { checkedInteractions, type Fittable, type Fitted, stats, type Visitor } from './model.js';
@@ -72,11 +72,9 @@ export interface Explanation<I extends Id = Id> {
 }
 
 /** @internal */
-interface FittedAls<U extends Id, I extends Id> extends FittedFactors<U, I> {
+interface FittedAls<U extends Id, I extends Id> extends FittedFactors<U, I>, Empty {
   /** itemFactorsᵀ itemFactors, for fold-in. */
   readonly gram: Tensor<'float32'>;
-  readonly emptyUsers: ReadonlySet<number>;
-  readonly emptyItems: ReadonlySet<number>;
   readonly loss: readonly number[];
 }
 
@@ -209,34 +207,17 @@ export class ALS<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
    * @param options.k how many contributions at most; 10 unless given. The score is the sum over the whole history.
    * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID, ERR_RANGE; ERR_VALUE for a user without interactions
    */
-  async explain(
+  explain(
     who: U | Visitor<I>,
     item: I,
     options: { k?: number | undefined } & JobOptions = {},
   ): Promise<Explanation<I>> {
     const state = this.state;
-    const { users, items, itemFactors, gram } = state;
-    knownOptions(options, ['k', 'signal', 'onProgress']);
-    const k = integer('k', options.k ?? 10, 1);
-    await Promise.all([users.ready(), items.ready()]);
-    const target = items.row(item, 'item');
-    if (who === null || who === undefined) expected('who', 'a user or { history }', who);
-    const history = typeof who === 'object' ? historyRows(items, who.history) : users.row(who, 'user');
-    if (typeof history === 'number') this.expectKnown(state, 'user', history);
-    const [rows, parts] = await runJob('query', options, async (control) => {
-      const row =
-        typeof history === 'number'
-          ? await native.csrTakeRows(control, state.seen.handles, Int32Array.of(history))
-          : historyMatrix(history, items.size);
-      const parts = await native.alsExplain(control, row, itemFactors.handle, gram.handle, target, this.options);
-      return [
-        typeof history === 'number' ? await native.read(row.indices) : history.rows,
-        await native.read(parts),
-      ] as [Int32Array, Float32Array];
+    return explainByHistory('ALS', state, who, item, options, async ({ matrix }, target, control) => {
+      const { itemFactors, gram } = state;
+      const parts = await native.alsExplain(control, matrix, itemFactors.handle, gram.handle, target, this.options);
+      return (await native.read(parts)) as Float32Array;
     });
-    const contributions = Array.from(rows, (row, i) => ({ item: items.at(row), contribution: parts[i]! }));
-    const score = contributions.reduce((sum, c) => sum + c.contribution, 0);
-    return { score, contributions: contributions.sort((a, b) => b.contribution - a.contribution).slice(0, k) };
   }
 
   /** The objective after each sweep of the last fit, where `computeLoss` asked for it. @throws ERR_NOT_FITTED */
@@ -287,13 +268,7 @@ export class ALS<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
 
   /** @internal */
   protected override expectKnown(state: FittedAls<U, I>, side: 'user' | 'item', row: number): void {
-    const [empty, ids] = side === 'user' ? [state.emptyUsers, state.users] : [state.emptyItems, state.items];
-    if (!empty.has(row)) return;
-    throw new TopknotError(
-      'ERR_VALUE',
-      `${side}: '${ids.at(row)}' has no interactions in the fit, so ALS knows nothing of it and every score would be 0` +
-        (side === 'user' ? ': recommend by { history }, or by Popularity' : ''),
-    );
+    expectInteractions('ALS', state, side, row);
   }
 }
 

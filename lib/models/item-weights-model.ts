@@ -1,13 +1,14 @@
-import { checkK, integer, knownOptions } from '../check.js';
+import { checkK, knownOptions } from '../check.js';
 import type { CsrHandles } from '../csr.js';
 import type { Id } from '../data/ids.js';
-import { expected } from '../errors.js';
 import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
 import { allowedBits, type ItemFilter, nativeFilter } from '../ops/item-filter.js';
 import type { Explanation } from './als.js';
-import { type History, type HistoryRows, historyMatrix, historyRows } from './history.js';
+import { explainByHistory } from './explain.js';
+import { type HistoryRows, historyMatrix } from './history.js';
 import { type FittedLinear, LinearModel, type LinearWeights } from './linear-model.js';
+import type { Visitor } from './model.js';
 import type { TopKRows } from './recommender.js';
 
 /** Options of `similarItems` of models that have weights between items. */
@@ -51,34 +52,23 @@ export abstract class ItemWeightsModel<U extends Id, I extends Id, S extends Fit
    * @param options.k how many contributions to list, the largest first; 10 unless given. `score` sums up all.
    * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID; ERR_VALUE for a user without interactions
    */
-  async explain(
-    who: U | { readonly history: History<I> },
+  explain(
+    who: U | Visitor<I>,
     item: I,
     options: { k?: number | undefined } & JobOptions = {},
   ): Promise<Explanation<I>> {
-    const state = this.state;
-    const { users, items } = state;
-    knownOptions(options, ['k', 'signal', 'onProgress']);
-    const k = integer('k', options.k ?? 10, 1);
-    await Promise.all([users.ready(), items.ready()]);
-    const target = items.row(item, 'item');
-    if (who === null || who === undefined) expected('who', 'a user or { history }', who);
-    const history = typeof who === 'object' ? historyRows(items, who.history) : users.row(who, 'user');
-    if (typeof history === 'number') this.expectKnown(state, 'user', history);
-    const [rows, parts] = await runJob('query', options, async (control) => {
-      const row =
-        typeof history === 'number'
-          ? await native.csrTakeRows(control, state.seen.handles, Int32Array.of(history))
-          : historyMatrix(history, items.size);
-      const parts = await native.linearContributions(control, row, this.weights(state), target);
-      return [
-        typeof history === 'number' ? await native.read(row.indices) : history.rows,
-        await native.read(parts),
-      ] as [Int32Array, Float32Array];
-    });
-    const contributions = Array.from(rows, (row, i) => ({ item: items.at(row), contribution: parts[i]! }));
-    const score = contributions.reduce((sum, c) => sum + c.contribution, 0);
-    return { score, contributions: contributions.sort((a, b) => b.contribution - a.contribution).slice(0, k) };
+    const weights = () => this.weights(this.state);
+    return explainByHistory(
+      this.constructor.name,
+      this.state,
+      who,
+      item,
+      options,
+      async ({ matrix }, target, control) => {
+        const parts = await native.linearContributions(control, matrix, weights(), target);
+        return (await native.read(parts)) as Float32Array;
+      },
+    );
   }
 
   /** @internal Row i: how similar other items are to item i. */

@@ -1,20 +1,17 @@
 import type { CsrHandles } from '../csr.js';
 import type { Id } from '../data/ids.js';
-import { TopknotError } from '../errors.js';
 import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
 import { nativeFilter } from '../ops/item-filter.js';
 import { Tensor } from '../tensor.js';
+import { type Empty, expectInteractions } from './explain.js';
 import { type History, type HistoryRows, historyRows } from './history.js';
 import { type Fitted, Model, type Query } from './model.js';
 import type { RowFilter, TopKRows } from './recommender.js';
 
 /** @internal */
-export interface FittedLinear<U extends Id, I extends Id> extends Fitted<U, I> {
-  readonly emptyUsers: ReadonlySet<number>;
-  readonly emptyItems: ReadonlySet<number>;
-}
+export interface FittedLinear<U extends Id, I extends Id> extends Fitted<U, I>, Empty {}
 
 /** W of a linear model, sparse or dense. @internal */
 export interface LinearWeights {
@@ -68,13 +65,7 @@ export abstract class LinearModel<U extends Id, I extends Id, S extends FittedLi
 
   /** @internal */
   protected override expectKnown(state: S, side: 'user' | 'item', row: number): void {
-    const [empty, ids] = side === 'user' ? [state.emptyUsers, state.users] : [state.emptyItems, state.items];
-    if (!empty.has(row)) return;
-    throw new TopknotError(
-      'ERR_VALUE',
-      `${side}: '${ids.at(row)}' has no interactions in the fit, so ${this.constructor.name} knows nothing of it and ` +
-        `every score would be 0${side === 'user' ? ': recommend by { history }, or by Popularity' : ''}`,
-    );
+    expectInteractions(this.constructor.name, state, side, row);
   }
 
   #arguments(state: S, query: Query, k: number, filter: RowFilter) {

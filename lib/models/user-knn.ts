@@ -7,10 +7,10 @@ import { native } from '../native.js';
 import type { Control } from '../native-ops.js';
 import { allowedBits } from '../ops/item-filter.js';
 import { Tensor } from '../tensor.js';
-import { type History, type HistoryRows, historyMatrix, historyRows } from './history.js';
+import { type HistoryRows, historyMatrix, historyRows } from './history.js';
 import type { NeighbourListOptions } from './item-weights-model.js';
 import { type FittedLinear, LinearModel, type LinearWeights } from './linear-model.js';
-import { type CheckedInteractions, checkedInteractions, type Fittable, stats } from './model.js';
+import { type CheckedInteractions, checkedInteractions, type Fittable, stats, type Visitor } from './model.js';
 import { checkNeighbourOptions, type NeighbourOptions } from './neighbour-options.js';
 import { matrixTensors, readModel, restored } from './persist.js';
 
@@ -109,7 +109,7 @@ export class UserKNN<U extends Id = Id, I extends Id = Id> extends LinearModel<U
    * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID; ERR_VALUE for a user without interactions
    */
   async explain(
-    who: U | { readonly history: History<I> },
+    who: U | Visitor<I>,
     item: I,
     options: { k?: number | undefined } & JobOptions = {},
   ): Promise<UserExplanation<U>> {

@@ -13,6 +13,7 @@
 #include "backend/linalg_args.h"
 #include "backend/matmul_args.h"
 #include "backend/neighbours_args.h"
+#include "backend/nmf_args.h"
 #include "backend/spmm_args.h"
 #include "backend/rating_args.h"
 #include "backend/status.h"

@@ -84,11 +84,13 @@ SearchResult linearSearch(Job& job, Csr queries, std::optional<Tensor> rows, Lin
   if (rows) expectRows(*rows, "rows", queries.rows());
   const Tensor asked = rows ? *rows : numbers(queries.rows());
   const int64_t count = asked.count();
-  const Tensor seenRows = filter.seen && !filter.seenRows ? numbers(count) : Tensor();
-  if (filter.seen && !filter.seenRows) filter.seenRows = seenRows;
-  const Tensor allSeen = filter.seenRows.value_or(Tensor());
-  require(!filter.seenRows || allSeen.count() == count, ErrorCode::shape, "filter.seenRows: expected ", count,
-          " rows, one for each query, but received ", filter.seenRows ? allSeen.count() : 0);
+  if (filter.seen && !filter.seenRows) filter.seenRows = numbers(count);
+  const std::optional<Tensor> seenRows = filter.seenRows;
+  if (seenRows) {
+    expect(*seenRows, "filter.seenRows", DType::int32, 1);
+    require(seenRows->count() == count, ErrorCode::shape, "filter.seenRows: expected ", count,
+            " rows, one for each query, but received ", seenRows->count());
+  }
   require(k >= 1 && k <= weights.items(), ErrorCode::range, "k: expected 1 to ", weights.items(),
           " (the number of items) but received ", k);
 
@@ -97,7 +99,7 @@ SearchResult linearSearch(Job& job, Csr queries, std::optional<Tensor> rows, Lin
   for (int64_t begin = 0; begin < count; begin += block) {
     const int64_t n = std::min(block, count - begin);
     const Tensor scores = scoresOf(job, queries, slice(asked, begin, n), weights);
-    if (filter.seenRows) filter.seenRows = slice(allSeen, begin, n);
+    if (seenRows) filter.seenRows = slice(*seenRows, begin, n);
     const TopkResult best = selectTopk(job, scores, k, filter);
     std::copy_n(best.ids.data<int32_t>(), n * k, out.ids.tensor.data<int32_t>() + begin * k);
     std::copy_n(best.scores.data<float>(), n * k, out.scores.tensor.data<float>() + begin * k);

@@ -1,0 +1,182 @@
+import { boolean, finite, integer, knownOptions, oneOf } from '../check.js';
+import type { Id } from '../data/ids.js';
+import { type JobOptions, runJob } from '../job.js';
+import { native } from '../native.js';
+import type { Control, Handle } from '../native-ops.js';
+import { Tensor } from '../tensor.js';
+import { gatherRows } from './als-rows.js';
+import { type Empty, expectInteractions } from './explain.js';
+import { FactorModel, type FittedFactors } from './factor-model.js';
+import { type History, type HistoryRows, historyMatrix, historyRows } from './history.js';
+import { checkedInteractions, type Fittable, type Fitted, stats } from './model.js';
+import { readModel, restored } from './persist.js';
+
+/** Options of NMF. With w_u and h_i the vectors, none of whose elements is negative, and x_ui the values: */
+export interface NmfOptions {
+  /** Length of the vectors, 1 to 4096; 16 unless given. */
+  factors?: number;
+  /**
+   * What is minimised, beside the regularization; 'frobenius' unless given.
+   * - 'frobenius': ½ Σ (x_ui - w_u·h_i)²
+   * - 'kl': Σ x_ui ln(x_ui / w_u·h_i) - x_ui + w_u·h_i, the generalised Kullback-Leibler divergence
+   */
+  objective?: 'frobenius' | 'kl';
+  /**
+   * Over which cells: 'all', those without an interaction being 0 (implicit feedback), or the 'observed' ones alone
+   * (ratings). 'all' unless given.
+   */
+  over?: 'all' | 'observed';
+  /** λ of ½ λ |w_u|² and ½ λ |h_i|², at least 0; 0.01 unless given. */
+  regularization?: number;
+  /** 'constant': λ; 'perEntry': λ times the entries of the row. 'perEntry' unless given for 'observed', else 'constant'. */
+  regularizationForm?: 'constant' | 'perEntry';
+  /** Sweeps over items and users; 50 unless given. */
+  iterations?: number;
+  /** Same seed, same bytes, at any thread count; 42 unless given. */
+  seed?: number;
+  /** Computes the objective after each sweep, for `onProgress` and `loss`. */
+  computeLoss?: boolean;
+}
+
+export interface NmfFitOptions extends JobOptions {
+  /** Starts from the last fit: what it knew keeps its vector, by id; new rows start at random. */
+  warmStart?: boolean | undefined;
+}
+
+/** @internal */
+interface FittedNmf<U extends Id, I extends Id> extends FittedFactors<U, I>, Empty {
+  readonly loss: readonly number[];
+}
+
+const shapes = {
+  user_factors: (users: number, _items: number, options: NmfOptions) => [users, options.factors ?? 0],
+  item_factors: (_users: number, items: number, options: NmfOptions) => [items, options.factors ?? 0],
+};
+
+/**
+ * Nonnegative matrix factorization by coordinate descent: parts that only add up, so that a factor can be read as a
+ * topic. Cichocki, Phan, "Fast local algorithms for large scale nonnegative matrix and tensor factorizations", IEICE
+ * Transactions 2009; for 'kl' Hsieh, Dhillon, "Fast coordinate descent methods with variable selection for non-negative
+ * matrix factorization", KDD 2011. The objective never rises from sweep to sweep.
+ */
+export class NMF<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I, FittedNmf<U, I>> {
+  readonly options: Readonly<Required<NmfOptions>>;
+
+  /** @throws ERR_ARGUMENT, ERR_RANGE */
+  constructor(options: NmfOptions = {}) {
+    super();
+    this.options = Object.freeze(checkOptions(options));
+  }
+
+  /**
+   * Learns from scratch, or from the last fit with `warmStart`. `onProgress` counts sweeps.
+   * @throws ERR_VALUE for no interactions or a negative value; ERR_BUSY while another fit of this model runs;
+   * ERR_NOT_FITTED for a warm start without a fit
+   */
+  fit(interactions: Fittable<U, I>, options: NmfFitOptions = {}): Promise<this> {
+    return this.replace(async (previous) => {
+      knownOptions(options, ['warmStart', 'signal', 'onProgress']);
+      const { signal } = options;
+      const data = await checkedInteractions(interactions, options);
+      const { factors } = this.options;
+      const start = options.warmStart ? (previous ?? this.state) : undefined;
+      const users = start && (await gatherRows(start.users, start.userFactors, data.users, factors, signal));
+      const items = start && (await gatherRows(start.items, start.itemFactors, data.items, factors, signal));
+      const byItem = await runJob('long', { signal }, (control) => native.csrTranspose(control, data.seen.handles));
+      const found = await runJob('long', options, (control) =>
+        native.nmfFit(control, data.seen.handles, byItem, users, items, this.#native()),
+      );
+      return complete(data, new Tensor(found.userFactors), new Tensor(found.itemFactors), found.loss, signal);
+    }, options.signal);
+  }
+
+  /**
+   * The vector, float32 [factors], of somebody with this history, the items as they are: the minimum that a user's sweeps
+   * come to.
+   * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID; ERR_VALUE for an empty history or a weight that is not positive
+   */
+  async foldIn(history: History<I>, options: JobOptions = {}): Promise<Float32Array> {
+    const state = this.state;
+    await state.items.ready();
+    const rows = historyRows(state.items, history);
+    return new Tensor<'float32'>(await runJob('query', options, (control) => this.fold(state, rows, control))).data();
+  }
+
+  /** The objective after each sweep of the last fit, where `computeLoss` asked for it. @throws ERR_NOT_FITTED */
+  get loss(): readonly number[] {
+    return this.state.loss;
+  }
+
+  /** Reads what `save` wrote: the same answers, bit for bit. @throws ERR_IO, ERR_FORMAT */
+  static async load<U extends Id = Id, I extends Id = Id>(path: string, options: JobOptions = {}): Promise<NMF<U, I>> {
+    const file = await readModel<U, I, NmfOptions, keyof typeof shapes>(path, 'nmf', shapes, options);
+    const model = restored(path, () => new NMF<U, I>(file.options));
+    const { user_factors, item_factors } = Object.fromEntries(file.tensors);
+    return model.replace(() => complete(file, user_factors!, item_factors!, [], options.signal));
+  }
+
+  #native() {
+    const { regularizationForm, ...options } = this.options;
+    return { ...options, perEntry: regularizationForm === 'perEntry' };
+  }
+
+  /** @internal */
+  protected saved(state: FittedNmf<U, I>) {
+    const tensors = [
+      ['user_factors', state.userFactors],
+      ['item_factors', state.itemFactors],
+    ] as const;
+    return { model: 'nmf', tensors };
+  }
+
+  /** @internal */
+  protected fold({ items, itemFactors }: FittedNmf<U, I>, history: HistoryRows, control: Control): Promise<Handle> {
+    return native.nmfFold(control, historyMatrix(history, items.size), itemFactors.handle, this.#native());
+  }
+
+  /** @internal */
+  protected foldSync({ items, itemFactors }: FittedNmf<U, I>, history: HistoryRows): Handle {
+    return native.nmfFoldSync(historyMatrix(history, items.size), itemFactors.handle, this.#native());
+  }
+
+  /** @internal */
+  protected override expectKnown(state: FittedNmf<U, I>, side: 'user' | 'item', row: number): void {
+    expectInteractions('NMF', state, side, row);
+  }
+}
+
+async function complete<U extends Id, I extends Id>(
+  { users, items, seen }: Fitted<U, I>,
+  userFactors: Tensor<'float32'>,
+  itemFactors: Tensor<'float32'>,
+  loss: readonly number[],
+  signal: AbortSignal | undefined,
+): Promise<FittedNmf<U, I>> {
+  const { emptyUsers, emptyItems } = await stats(seen, signal);
+  return { users, items, seen, userFactors, itemFactors, emptyUsers, emptyItems, loss };
+}
+
+function checkOptions(options: NmfOptions): Required<NmfOptions> {
+  knownOptions(options, [
+    'factors',
+    'objective',
+    'over',
+    'regularization',
+    'regularizationForm',
+    'iterations',
+    'seed',
+    'computeLoss',
+  ]);
+  const over = oneOf('over', options.over ?? 'all', ['all', 'observed'] as const);
+  const form = options.regularizationForm ?? (over === 'all' ? 'constant' : 'perEntry');
+  return {
+    factors: integer('factors', options.factors ?? 16, 1, 4096),
+    objective: oneOf('objective', options.objective ?? 'frobenius', ['frobenius', 'kl'] as const),
+    over,
+    regularization: finite('regularization', options.regularization ?? 0.01, 0),
+    regularizationForm: oneOf('regularizationForm', form, ['constant', 'perEntry'] as const),
+    iterations: integer('iterations', options.iterations ?? 50, 1),
+    seed: integer('seed', options.seed ?? 42, 0),
+    computeLoss: boolean('computeLoss', options.computeLoss ?? false),
+  };
+}

@@ -1,0 +1,19 @@
+#include "backend/registry.h"
+#include "ops/ops.h"
+
+namespace topknot::ops {
+
+Tensor spmm(Job& job, Csr matrix, Tensor dense) {
+  expectCsr(matrix, "matrix");
+  expect(dense, "dense", DType::float32, 2);
+  require(dense.rows() == matrix.cols, ErrorCode::shape, "dense: expected ", matrix.cols,
+          " rows, as many as the sparse matrix has columns, but received ", dense.rows());
+  const Tensor out = Tensor::host<float>({matrix.rows(), dense.cols()});
+  run(backendOf(dense.device()), &Backend::spmm, "spmm", job.exec(),
+      SpmmArgs{matrix.view(), nullptr, matrix.rows(), dense.data<float>(), dense.cols(), dense.cols(),
+               out.data<float>(), dense.cols()});
+  job.checkCancelled();
+  return out;
+}
+
+}  // namespace topknot::ops

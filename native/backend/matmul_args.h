@@ -23,12 +23,12 @@ struct MatmulBatch {
   int64_t dims[maxRank] = {}, aStride[maxRank] = {}, bStride[maxRank] = {};
   int64_t cStride = 0;  // between one result and the next
 
-  int64_t count() const {
+  constexpr int64_t count() const {
     int64_t n = 1;
     for (int i = 0; i < rank; ++i) n *= dims[i];
     return n;
   }
-  int64_t start(const int64_t (&strides)[maxRank], int64_t product) const {
+  constexpr int64_t start(const int64_t (&strides)[maxRank], int64_t product) const {
     int64_t at = 0;
     for (int i = rank - 1; i >= 0; product /= dims[i--]) at += product % dims[i] * strides[i];
     return at;

@@ -6,11 +6,13 @@
 #include <mutex>
 
 #include "backend/cuda_plugin.h"
+#include "cuda/kernels/als.cuh"
 #include "cuda/kernels/attention.cuh"
 #include "cuda/kernels/embedding_bag.cuh"
 #include "cuda/kernels/embedding_group.cuh"
 #include "cuda/kernels/embedding_update.cuh"
 #include "cuda/kernels/gather.cuh"
+#include "cuda/kernels/gram.cuh"
 #include "cuda/kernels/topk.cuh"
 
 namespace topknot::cuda {
@@ -120,6 +122,10 @@ const Backend* backend(int32_t index) noexcept {
   table.download = download;
   table.topk = [](const Exec& exec, const TopkArgs& args) { return topk(exec, args); };
   table.attention = attention;
+  table.matmul = matmul;
+  table.gram = gram;
+  table.alsCholesky = alsCholesky;
+  table.alsCg = alsCg;
   table.gather = gather;
   table.embeddingBag = embeddingBag;
   table.embeddingGroup = embeddingGroup;

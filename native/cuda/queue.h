@@ -85,6 +85,27 @@ class Queue {
     note(cudaGetLastError(), name);
   }
 
+  /// Waits for the work queued so far and answers the value of one number on the device; 0 after a failure.
+  template <typename T>
+  T fetch(const T* data) {
+    T value{};
+    if (!status_.ok()) return value;
+    note(cudaMemcpyAsync(&value, data, sizeof value, cudaMemcpyDeviceToHost, stream_), "fetching a result");
+    if (status_.ok()) note(cudaStreamSynchronize(stream_), "waiting for a result");
+    return value;
+  }
+  /// A number on the device that starts as zero.
+  template <typename T>
+  T* zero() {
+    T* data = workspace<T>(1);
+    if (status_.ok()) note(cudaMemsetAsync(data, 0, sizeof(T), stream_), "clearing workspace");
+    return data;
+  }
+  /// What the rest of a call's host code answers with.
+  void fail(const Status& status) {
+    if (status_.ok()) status_ = status;
+  }
+
   int multiprocessors() {
     int count = 1;
     note(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device_), "cudaDeviceGetAttribute");

@@ -2,11 +2,13 @@
 #pragma once
 #include <cstring>
 
+#include "cuda/kernels/als.cuh"
 #include "cuda/kernels/attention.cuh"
 #include "cuda/kernels/embedding_bag.cuh"
 #include "cuda/kernels/embedding_group.cuh"
 #include "cuda/kernels/embedding_update.cuh"
 #include "cuda/kernels/gather.cuh"
+#include "cuda/kernels/gram.cuh"
 #include "cuda/kernels/topk.cuh"
 
 namespace topknot::cuda {
@@ -34,6 +36,10 @@ inline Backend emulatedBackend() {
   };
   table.topk = [](const Exec& exec, const TopkArgs& args) { return topk(exec, args, emulatedPlan); };
   table.attention = attention;
+  table.matmul = matmul;
+  table.gram = gram;
+  table.alsCholesky = alsCholesky;
+  table.alsCg = alsCg;
   table.gather = gather;
   table.embeddingBag = embeddingBag;
   table.embeddingGroup = embeddingGroup;

@@ -33,6 +33,20 @@ class Queue {
                  static_cast<unsigned>(threads), args...);
   }
 
+  template <typename T>
+  T fetch(const T* data) {
+    return *data;
+  }
+  template <typename T>
+  T* zero() {
+    T* data = workspace<T>(1);
+    *data = T{};
+    return data;
+  }
+  void fail(const Status& status) {
+    if (status_.ok()) status_ = status;
+  }
+
   int multiprocessors() const { return 2; }  // few, so that a slice holds several tiles
 
  private:

@@ -1,0 +1,164 @@
+// The CUDA kernels of ALS under the SIMT emulator, and on the GPUs of this machine if there are any, against the
+// systems solved in float64 (Eigen).
+#include <Eigen/Dense>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <optional>
+
+#include "core/random.h"
+#include "test/check.h"
+#include "test/placed.h"
+#include "test/simt/backend.h"
+
+using namespace topknot;
+using topknot::test::Placed;
+
+namespace {
+
+/// Rows of 0 to 50 entries, and factors of the columns.
+struct Problem {
+  int64_t rows, cols, f;
+  std::vector<int64_t> indptr{0};
+  std::vector<int32_t> indices;
+  std::vector<float> values, fixed, gram, reg, start, targets, offset;
+
+  Problem(int64_t rows, int64_t cols, int64_t f, bool positive = true) : rows(rows), cols(cols), f(f) {
+    Random random(static_cast<uint64_t>(f), 0);
+    for (int64_t u = 0; u < rows; ++u) {
+      const int64_t count = u % 4 == 0 ? 0 : static_cast<int64_t>(random.below(static_cast<uint64_t>(cols)));
+      for (int64_t i = 0; i < cols; ++i) {
+        if (i < count) indices.push_back(static_cast<int32_t>(i));
+      }
+      indptr.push_back(static_cast<int64_t>(indices.size()));
+      reg.push_back(positive ? 0.1f + static_cast<float>(u) * 0.01f : -50.0f);
+    }
+    for (size_t e = 0; e < indices.size(); ++e) {
+      values.push_back(2 - 2 * static_cast<float>(random.uniform()));
+      targets.push_back(static_cast<float>(random.normal()));
+    }
+    for (int64_t i = 0; i < cols * f; ++i) fixed.push_back(static_cast<float>(random.normal()) * 0.3f);
+    for (int64_t i = 0; i < rows * f; ++i) {
+      start.push_back(static_cast<float>(random.normal()) * 0.1f);
+      offset.push_back(static_cast<float>(random.normal()));
+    }
+    const Eigen::MatrixXf y = matrix();
+    const Eigen::MatrixXf g = 0.1f * y.transpose() * y;
+    gram.assign(g.data(), g.data() + f * f);
+  }
+  Eigen::MatrixXf matrix() const {
+    return Eigen::Map<const Eigen::Matrix<float, -1, -1, Eigen::RowMajor>>(fixed.data(), cols, f);
+  }
+};
+
+enum class Solve { cholesky, explicitCholesky, cg };
+
+struct Result {
+  std::vector<float> out;
+  Status status;
+  bool operator==(const Result& other) const {  // by bits: what a failed row holds may be NaN
+    return status.code == other.status.code && std::memcmp(out.data(), other.out.data(), out.size() * 4) == 0;
+  }
+};
+
+Result solveOn(const Backend& backend, const Exec& exec, const Problem& p, Solve how) {
+  Result r{p.start, {}};
+  Placed memory(backend, exec);
+  AlsArgs args{.rows = {memory.place(p.indptr), memory.place(p.indices), memory.place(p.values), p.rows, p.cols},
+               .fixed = {memory.place(p.fixed), p.cols, p.f},
+               .gram = memory.place(p.gram),
+               .reg = memory.place(p.reg),
+               .bonus = 1,
+               .steps = static_cast<int32_t>(4 * p.f),
+               .out = memory.place(r.out)};
+  if (how == Solve::explicitCholesky) {
+    args.gram = nullptr;
+    args.targets = memory.place(p.targets);
+    args.offset = memory.place(p.offset);
+  }
+  r.status = how == Solve::cg ? backend.alsCg(exec, args) : backend.alsCholesky(exec, args);
+  memory.fetch(r.out, args.out);
+  return r;
+}
+
+double worstError(const Problem& p, const Result& r, Solve how) {
+  const Eigen::MatrixXd y = p.matrix().cast<double>();
+  double worst = 0;
+  for (int64_t u = 0; u < p.rows; ++u) {
+    Eigen::MatrixXd a = Eigen::MatrixXd::Identity(p.f, p.f) * static_cast<double>(p.reg[u]);
+    Eigen::VectorXd b = Eigen::VectorXd::Zero(p.f);
+    const bool ratings = how == Solve::explicitCholesky;
+    if (!ratings) a += Eigen::Map<const Eigen::MatrixXf>(p.gram.data(), p.f, p.f).cast<double>();
+    for (int64_t c = 0; ratings && c < p.f; ++c) b(c) = p.offset[u * p.f + c];
+    for (int64_t e = p.indptr[u]; e < p.indptr[u + 1]; ++e) {
+      const Eigen::VectorXd yi = y.row(p.indices[e]);
+      a += static_cast<double>(p.values[e]) * yi * yi.transpose();
+      b += static_cast<double>(ratings ? p.targets[e] : p.values[e] + 1) * yi;
+    }
+    Eigen::VectorXd x = Eigen::VectorXd::Zero(p.f);
+    if (p.indptr[u] < p.indptr[u + 1]) x = a.llt().solve(b);
+    double error = 0;
+    for (int64_t c = 0; c < p.f; ++c) error = std::max(error, std::fabs(r.out[u * p.f + c] - x(c)));
+    worst = std::max(worst, std::isnan(error) ? 1e30 : error / (1e-3 + x.norm()));
+  }
+  return worst;
+}
+
+template <typename F>
+Result emulate(F&& run) {
+  static const Backend backend = cuda::emulatedBackend();
+  std::optional<Result> first;
+  simt::everySchedule([&] {
+    Result r = run(backend);
+    if (first) CHECK(*first == r);
+    first = std::move(r);
+  });
+  CHECK(simt::liveAllocations() == 0);
+  return *first;
+}
+
+}  // namespace
+
+TEST(solvesTheSystems) {
+  for (const int64_t f : {1, 7, 33, 64}) {
+    const Problem p(f > 10 ? 3 : 70, 40, f);  // 70 rows: some blocks solve several
+    for (const Solve how : {Solve::cholesky, Solve::explicitCholesky, Solve::cg}) {
+      const Result r = emulate([&](const Backend& gpu) { return solveOn(gpu, {}, p, how); });
+      CHECK(r.status.ok());
+      CHECK(worstError(p, r, how) < 1e-4);
+    }
+  }
+}
+
+TEST(largeSystemsLieInGlobalMemory) {
+  const Problem p(2, 10, 170);
+  static const Backend backend = cuda::emulatedBackend();
+  const Result r = solveOn(backend, {}, p, Solve::cholesky);
+  CHECK(r.status.ok() && worstError(p, r, Solve::cholesky) < 1e-4);
+}
+
+TEST(notPositiveDefinite) {
+  const Problem p(3, 10, 8, false);
+  for (const Solve how : {Solve::cholesky, Solve::cg}) {
+    const Result r = emulate([&](const Backend& gpu) { return solveOn(gpu, {}, p, how); });
+    CHECK(r.status.code == static_cast<int32_t>(ErrorCode::value));
+    CHECK(std::string(r.status.message).find("row 2") != std::string::npos);
+  }
+}
+
+TEST(onTheGpusOfThisMachine) {
+  const std::vector<DeviceInfo> all = devices();
+  if (std::getenv("TOPKNOT_CUDA_BUILT")) CHECK(cudaProblem().find("plugin is not") == std::string::npos);
+  for (size_t i = 1; i < all.size(); ++i) {
+    const Exec exec{.device = all[i].device.index};
+    for (const int64_t f : {16, 64, 128, 200}) {
+      const Problem p(300, 200, f);
+      for (const Solve how : {Solve::cholesky, Solve::explicitCholesky, Solve::cg}) {
+        const Result r = solveOn(backendOf(all[i].device), exec, p, how);
+        CHECK(r.status.ok() && worstError(p, r, how) < 1e-3);
+      }
+    }
+  }
+}
+
+TEST_MAIN()

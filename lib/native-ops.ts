@@ -52,6 +52,8 @@ export interface NativeOps {
   cudaProblem(): string;
   measureRead(control: Control | undefined, data: Handle | TypedArray, passes: number): Promise<readonly number[]>;
   measureReadSync(data: Handle | TypedArray, passes: number): readonly number[];
+  measureRows(control: Control | undefined, table: Handle | TypedArray, ids: Handle | TypedArray, write: boolean): Promise<readonly number[]>;
+  measureRowsSync(table: Handle | TypedArray, ids: Handle | TypedArray, write: boolean): readonly number[];
   measureFma(control: Control | undefined, passes: number): Promise<readonly number[]>;
   measureFmaSync(passes: number): readonly number[];
   interactionsClean(control: Control | undefined, users: Handle | TypedArray, items: Handle | TypedArray, values: Handle | TypedArray | undefined, times: Handle | TypedArray | undefined, reasons: Handle | TypedArray | undefined, userCount: number, itemCount: number, options: { minValue: number; maxValue: number; threshold?: number | undefined; duplicates: 'sum' | 'refuse' | 'first' | 'last' | 'max'; refuse: boolean; minUserCount: number; minItemCount: number; keepUsers: boolean; keepItems: boolean; }): Promise<{ data: { users: Handle; items: Handle; values: Handle; times?: Handle | undefined; }; keptUsers?: Handle | undefined; keptItems?: Handle | undefined; counts: { missingUser: number; missingItem: number; missingValue: number; missingTime: number; unknownUser: number; unknownItem: number; notFinite: number; outOfRange: number; duplicate: number; belowThreshold: number; belowMinCount: number; }; }>;

@@ -1,8 +1,10 @@
 // Embedding bags: 2048 bags of 32 rows from a table of a million, by ids that are uniform or fall off as rank^-1.05; and a
-// step of row-wise Adagrad from the gradient of the sums. Rates are of the rows that were looked up.
+// step of row-wise Adagrad from the gradient of the sums. Rates are of the rows that were looked up. The contestant `floor`
+// touches every cache line of the same rows in the same order, and writes it back for the step, and does nothing else.
 import { EmbeddingTable, tensor } from '../../dist/index.js';
 import { native } from '../../dist/native.js';
 import { gaussians, random } from '../data/random.mjs';
+import { openScipy } from '../peers/embedding.mjs';
 
 export const name = 'embedding';
 
@@ -104,6 +106,22 @@ function idsLike(kind, n) {
     }
     return (low * 999_983) % n; // below 2^53
   };
+}
+
+export async function peers(state, { n, d, mode }, context) {
+  const write = mode === 'adagrad';
+  const floor = async () => {
+    const ids = state.batches[state.turn++ % batches];
+    const bytesRead = bags * perBag * d * 4;
+    const [gbps] = await native.measureRows(undefined, state.table.handle, ids.handle, write);
+    return { ms: [bytesRead / gbps / 1e6] };
+  };
+  const ids = Int32Array.from(state.batches.flatMap((batch) => [...batch.dataSync()]));
+  const settings = { ids, n, d, bags, perBag, threads: context.threads };
+  const scipy = await context.open('scipy', () => openScipy(settings));
+  const made = [{ name: 'floor', run: floor }];
+  if (scipy) made.push({ name: 'scipy', run: () => scipy.run(mode), close: scipy.close });
+  return made;
 }
 
 export function teardown({ table, trained, batches: made, gradient }) {

@@ -11,6 +11,17 @@ struct MeasureReadArgs {
   double* out;  // the sum, so that no read can be left out
 };
 
+/// Touches every cache line of the rows `ids` of a table, in that order and with prefetch: the limit of lookups. With
+/// `write` the lines are also written, with what they hold.
+struct MeasureRowsArgs {
+  float* data;
+  int64_t cols;
+  const int32_t* ids;
+  int64_t count;
+  bool write;
+  double* out;  // the sum, so that no read can be left out
+};
+
 /// `tasks` chains of fused multiply-adds in registers: the arithmetic limit that the benchmarks compare with.
 struct MeasureFmaArgs {
   int64_t tasks;

@@ -39,6 +39,22 @@ std::vector<double> measureRead(Job& job, Tensor data, int64_t passes) {
   });
 }
 
+std::vector<double> measureRows(Job& job, Tensor table, Tensor ids, bool write) {
+  expect(table, "table", DType::float32, 2);
+  expect(ids, "ids", DType::int32, -1);
+  require(table.cols() >= 1, ErrorCode::shape, "table: expected at least one column");
+  for (int32_t id : ids.span<int32_t>()) {
+    require(id >= 0 && id < table.rows(), ErrorCode::range, "ids: expected 0 to ", table.rows() - 1, " but received ",
+            id);
+  }
+  return rates(job, 1, [&] {
+    double sum;
+    run(cpuBackend(), &Backend::measureRows, "measureRows", job.exec(),
+        MeasureRowsArgs{table.data<float>(), table.cols(), ids.data<int32_t>(), ids.count(), write, &sum});
+    return static_cast<double>(ids.count() * table.cols() * 4);
+  });
+}
+
 std::vector<double> measureFma(Job& job, int64_t passes) {
   expectPasses(passes);
   return rates(job, passes, [&] {

@@ -1,5 +1,7 @@
 // What this machine can do at best, on the pool and the instruction set that the other kernels use: the benchmarks
 // measure it beside every case and report the share that was reached.
+#include <algorithm>
+#include <atomic>
 #include <vector>
 
 #include "backend/limits_args.h"
@@ -63,7 +65,46 @@ float multiplyAdd(float a, float b) {
   return hn::GetLane(hn::SumOfLanes(d, hn::Add(low, high)));
 }
 
+constexpr int64_t lineFloats = 16, aheadBytes = 4096;  // as far as the lookups themselves prefetch
+
+template <bool write>
+float touchRows(const MeasureRowsArgs& a, int64_t begin, int64_t end) {
+  const int64_t ahead = std::clamp<int64_t>(aheadBytes / (a.cols * 4), 2, 32);
+  float sum = 0;
+  for (int64_t i = begin; i < end; ++i) {
+    if (i + ahead < a.count) {
+      const float* next = a.data + a.ids[i + ahead] * a.cols;
+      for (int64_t c = 0; c < a.cols; c += lineFloats) __builtin_prefetch(next + c, write, 3);
+    }
+    float* row = a.data + a.ids[i] * a.cols;
+    for (int64_t c = 0; c < a.cols; c += lineFloats) {
+      if constexpr (write) {  // another thread may be at the same row
+        const std::atomic_ref<float> x(row[c]);
+        const float value = x.load(std::memory_order_relaxed);
+        x.store(value, std::memory_order_relaxed);
+        sum += value;
+      } else {
+        sum += row[c];
+      }
+    }
+  }
+  return sum;
+}
+
 }  // namespace
+
+Status measureRows(const Exec& exec, const MeasureRowsArgs& a) {
+  return guard([&] {
+    constexpr int64_t grain = 1024;
+    std::vector<double> sums(static_cast<size_t>((a.count + grain - 1) / grain));
+    parallelFor(a.count, grain, exec, [&](int64_t begin, int64_t end, int) {
+      sums[static_cast<size_t>(begin / grain)] =
+          a.write ? touchRows<true>(a, begin, end) : touchRows<false>(a, begin, end);
+    });
+    *a.out = 0;
+    for (double s : sums) *a.out += s;
+  });
+}
 
 Status measureRead(const Exec& exec, const MeasureReadArgs& a) {
   return guard([&] {

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "backend/registry.h"
+#include "models/als_subspace.h"
 #include "models/factors.h"
 
 namespace topknot {
@@ -16,6 +17,8 @@ void checkOptions(const AlsOptions& o) {
           o.factors);
   require(o.cgSteps >= 1 && o.cgSteps <= 10000, ErrorCode::range, "cgSteps: expected 1 to 10000 but received ",
           o.cgSteps);
+  require(o.blockSize >= 1 && o.blockSize <= 4096, ErrorCode::range, "blockSize: expected 1 to 4096 but received ",
+          o.blockSize);
   require(o.iterations >= 0, ErrorCode::range, "iterations: expected 0 or more but received ", o.iterations);
   checkNumber(o.unobservedWeight, 0, "unobservedWeight");
   checkNumber(o.alpha, 0, "alpha");
@@ -68,10 +71,14 @@ Tensor scaled(const Tensor& gram, double weight) {
   return out;
 }
 
-/// Solves all rows into `out`, which conjugate gradients start from.
+/// Solves all rows into `out`, which conjugate gradients and subspace steps start from.
 void solve(Job& job, const Csr& rows, const std::vector<float>& reg, const Tensor& fixed, const Tensor& gram,
            const AlsOptions& o, const Tensor& out) {
   const Tensor weightedGram = scaled(gram, o.unobservedWeight);
+  if (o.solver == AlsSolver::subspace) {
+    solveSubspaces(job, rows, reg, fixed, weightedGram, bonus(o), o.blockSize, out);
+    return;
+  }
   const AlsArgs args{rows.view(),      view(fixed), weightedGram.data<float>(),
                      reg.data(),       bonus(o),    static_cast<int32_t>(o.cgSteps),
                      out.data<float>()};
@@ -158,6 +165,7 @@ Tensor alsSolve(Job& job, Csr rows, Tensor fixed, std::optional<Tensor> gram, st
           " columns, one for each fixed factor, but received ", rows.cols);
   if (gram) checkFactors(*gram, "gram", o.factors, o.factors);
   if (start) checkFactors(*start, "start", rows.rows(), o.factors);
+  if (o.solver == AlsSolver::subspace) o.solver = AlsSolver::cholesky;
   rows = weighted(rows, o.alpha);
   const Tensor out = start ? copyOf(*start) : Tensor::host(DType::float32, {rows.rows(), o.factors}, true);
   solve(job, rows, lambdas(rows, fixed.rows(), o), fixed, gram ? *gram : gramOf(job, fixed), o, out);

@@ -19,8 +19,8 @@
 
 namespace topknot {
 
-enum class AlsSolver : int32_t { cholesky, cg };
-TOPKNOT_ENUM(AlsSolver, "cholesky", "cg")
+enum class AlsSolver : int32_t { cholesky, cg, subspace };
+TOPKNOT_ENUM(AlsSolver, "cholesky", "cg", "subspace")
 
 enum class AlsObjective : int32_t { ials, hkv };
 TOPKNOT_ENUM(AlsObjective, "ials", "hkv")
@@ -34,6 +34,7 @@ struct AlsOptions {
   int64_t factors = 64;
   AlsSolver solver = AlsSolver::cholesky;
   int64_t cgSteps = 3;
+  int64_t blockSize = 128;  // of the solver 'subspace'
   AlsObjective objective = AlsObjective::ials;
   double unobservedWeight = 0.1;
   double alpha = 1;
@@ -45,7 +46,7 @@ struct AlsOptions {
   double initStd = 0.1;  // factors start as N(0, initStd / √factors)
   bool computeLoss = false;
 };
-TOPKNOT_FIELDS(AlsOptions, factors, solver, cgSteps, objective, unobservedWeight, alpha, regularization,
+TOPKNOT_FIELDS(AlsOptions, factors, solver, cgSteps, blockSize, objective, unobservedWeight, alpha, regularization,
                regularizationForm, regularizationExponent, iterations, seed, initStd, computeLoss)
 
 struct AlsFactors {
@@ -62,8 +63,8 @@ AlsFactors alsFit(Job& job, Csr users, Csr items, std::optional<Tensor> userFact
                   AlsOptions options);
 
 /// The factors [rows, factors] of the given rows with the other side fixed: fold-in. `gram` is alsGram(fixed), to be
-/// kept by a caller that solves often. Conjugate gradients start from `start`, or from zero. factors and iterations are
-/// not read.
+/// kept by a caller that solves often. Conjugate gradients start from `start`, or from zero; the solver 'subspace',
+/// which would take many sweeps, solves as 'cholesky' does. factors and iterations are not read.
 Tensor alsSolve(Job& job, Csr rows, Tensor fixed, std::optional<Tensor> gram, std::optional<Tensor> start,
                 AlsOptions options);
 

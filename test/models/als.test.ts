@@ -20,6 +20,13 @@ modelSuite(
   { needsHistory: true },
 );
 
+modelSuite(
+  'als-subspace',
+  () => new ALS({ ...small, solver: 'subspace', blockSize: 3 }),
+  (path) => ALS.load(path),
+  { needsHistory: true },
+);
+
 async function nested(t: Tensor): Promise<number[][]> {
   const flat = Array.from((await t.data()) as Float32Array);
   const cols = t.shape[1]!;
@@ -96,6 +103,44 @@ describe.each(forms)('against the float64 reference: %s', (_, options) => {
     const y = await nested(cg.itemFactors);
     const exact = values.map((row) => solveRow(row, y, cg.options as ReferenceOptions));
     expect(difference(await nested(cg.userFactors), exact)).toBeLessThan(1e-4);
+  });
+
+  it('subspace sweeps reach the same objective as exact ones, whatever the block', async () => {
+    // From one start, or they may end in minima that differ.
+    const fromTheSame = async (more: AlsOptions) => {
+      const model = await new ALS({ ...options, factors: 6, iterations: 100 }).fit(data);
+      Object.assign(model, { options: { ...model.options, computeLoss: true, ...more } });
+      await model.fit(data, { warmStart: true });
+      for (let i = 1; i < model.loss.length; i++) expect(model.loss[i]!).toBeLessThan(model.loss[i - 1]! * (1 + 1e-6));
+      return model.loss.at(-1)!;
+    };
+    const exact = await fromTheSame({ iterations: 60 });
+    for (const blockSize of [1, 4]) {
+      const reached = await fromTheSame({ solver: 'subspace', blockSize, iterations: 150 });
+      expect(Math.abs(reached - exact) / exact).toBeLessThan(1e-3);
+    }
+    // One block of all coordinates is an exact sweep.
+    const whole = await new ALS({ ...options, factors: 6, iterations: 3, solver: 'subspace', blockSize: 8 }).fit(data);
+    const direct = await new ALS({ ...options, factors: 6, iterations: 3 }).fit(data);
+    expect(difference(await nested(whole.userFactors), await nested(direct.userFactors))).toBeLessThan(1e-4);
+  });
+
+  it('a subspace step is the least of the objective along its block', async () => {
+    const step = { ...options, factors: 6, solver: 'subspace', blockSize: 2, iterations: 2 } as const;
+    const model = await new ALS(step).fit(data);
+    const [x, y] = [await nested(model.userFactors), await nested(model.itemFactors)];
+    const o = model.options as ReferenceOptions;
+    // The sweep ended with the users' last two coordinates: nudging any of them must not lower the objective.
+    const at = loss(values, x, y, o);
+    for (const [u, k] of [
+      [0, 4],
+      [7, 5],
+      [29, 4],
+    ] as const)
+      for (const nudge of [-0.01, 0.01]) {
+        const moved = x.map((row, r) => (r === u ? row.map((v, c) => (c === k ? v + nudge : v)) : row));
+        expect(loss(values, moved, y, o)).toBeGreaterThan(at - 1e-5);
+      }
   });
 
   it('folds a known history in to the row of the fit, and explains its scores', async () => {
@@ -271,11 +316,12 @@ describe('options', () => {
     [{ regularization: Number.NaN }, 'ERR_ARGUMENT', /^regularization: .* NaN/],
     [{ alpha: Number.POSITIVE_INFINITY }, 'ERR_ARGUMENT', /^alpha: .* Infinity/],
     [{ unobservedWeight: '1' as never }, 'ERR_ARGUMENT', /^unobservedWeight: .* '1'/],
-    [{ solver: 'lu' as never }, 'ERR_ARGUMENT', /^solver: expected 'cholesky' or 'cg' but received 'lu'/],
+    [{ solver: 'lu' as never }, 'ERR_ARGUMENT', /^solver: expected 'cholesky' or 'cg' or 'subspace' but received 'lu'/],
     [{ objective: 'bpr' as never }, 'ERR_ARGUMENT', /^objective: /],
     [{ iterations: 0 }, 'ERR_RANGE', /^iterations: /],
     [{ seed: -1 }, 'ERR_RANGE', /^seed: /],
     [{ cgSteps: 0 }, 'ERR_RANGE', /^cgSteps: /],
+    [{ blockSize: 0 }, 'ERR_RANGE', /^blockSize: /],
     [{ factor: 64 } as never, 'ERR_ARGUMENT', /^options\.factor: no such option/],
   ];
   it.each(bad)('refuses %j', (options, code, message) => {

@@ -9,9 +9,9 @@ export async function matrices(parts) {
   const given = Object.entries(parts).filter(([, pairs]) => pairs);
   const shape = ['users', 'items'].map((side) => 1 + largest(given.map(([, pairs]) => pairs[side])));
   const made = await Promise.all(
-    given.map(async ([name, { users, items }]) => [
+    given.map(async ([name, { users, items, values }]) => [
       name,
-      await CsrMatrix.fromCoo(users, items, undefined, { shape, duplicates: 'max' }),
+      await CsrMatrix.fromCoo(users, items, values, { shape, duplicates: 'max' }),
     ]),
   );
   return Object.fromEntries(made);

@@ -65,3 +65,19 @@ export function leaveLastOut(path) {
     for (const [i, item] of items.entries()) (i < items.length - 1 ? train : test).add(user, item);
   return { train: train.done(), test: test.done() };
 }
+
+/** Lines of `user<TAB>item<TAB>rating<TAB>time<TAB>fold`, ids and folds from 1: for each fold, it is test and the rest train. */
+export function ratingFolds(path) {
+  const rows = lines(path).map((line) => line.split('\t').map(Number));
+  const take = (wanted) => {
+    const kept = rows.filter((row) => wanted(row[4]));
+    const column = (Type, value) => Type.from(kept, value);
+    return {
+      users: column(Int32Array, ([user]) => user - 1),
+      items: column(Int32Array, ([, item]) => item - 1),
+      values: column(Float32Array, ([, , rating]) => rating),
+    };
+  };
+  const folds = [...new Set(rows.map((row) => row[4]))].sort();
+  return folds.map((fold) => ({ train: take((f) => f !== fold), test: take((f) => f === fold) }));
+}

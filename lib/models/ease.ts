@@ -15,7 +15,7 @@ export interface EaseOptions {
   regularization?: number;
   /**
    * How many weights are kept for each item, the largest by magnitude: 0, all of them, unless given. All take
-   * 4 · items² bytes, in memory and in the file; 200 as a rule cost little quality. The fit needs them all either way.
+   * 4 · items² bytes, in memory and in the file; 200 as a rule cost little quality.
    */
   neighbours?: number;
 }
@@ -39,8 +39,8 @@ const sparseShapes = {
  * "Embarrassingly shallow autoencoders for sparse data", WWW 2019. Scores are X B, so a history of anybody is scored as
  * that of a user of the fit.
  *
- * Its cost grows with the items alone: 4 · items² bytes and items³ operations: a second for 3,000 items, minutes for
- * 40,000.
+ * It takes n³ operations, n being the items or the users, whichever are fewer: a second for 3,000, minutes for 40,000; and
+ * 4 n² bytes, beside those of the weights.
  */
 export class EASE<U extends Id = Id, I extends Id = Id> extends ItemWeightsModel<U, I, FittedEase<U, I>> {
   readonly options: Readonly<Required<EaseOptions>>;

@@ -1,8 +1,12 @@
+// Of the two ways to the same B, the one with the smaller inverse: with n items and m users, P = (XᵀX + λ I)⁻¹ itself,
+// n x n, or K = (X Xᵀ + λ I)⁻¹, m x m, and λ P = I - Xᵀ K X (Woodbury), of which B_ij = (Xᵀ K X)_ij / (1 - (Xᵀ K
+// X)_jj).
 #include "models/ease.h"
 
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "backend/registry.h"
@@ -12,41 +16,57 @@
 namespace topknot {
 namespace {
 
-void expectMemory(int64_t items, int64_t bytes) {
+constexpr int64_t columnsAtOnce = 512;  // of B, on the way by users
+
+using Weights = std::vector<std::pair<int32_t, float>>;
+
+void expectMemory(const Csr& users, bool byUsers, bool whole) {
+  const int64_t m = users.rows(), n = users.cols, order = byUsers ? m : n;
+  constexpr int64_t f = sizeof(float);
+  const int64_t bytes = order * order * f + inverseScratchBytes(order) +
+                        (byUsers ? (2 * m + 2 * n) * columnsAtOnce * f + (whole ? n * n * f : 0) : 0);
   const int64_t there = freeBytes({});
   const auto gigabytes = [](int64_t b) { return static_cast<double>(b / 1'000'000) / 1e3; };
-  require(there == 0 || bytes <= there, ErrorCode::memory, "EASE: ", items, " items need ", gigabytes(bytes),
-          " GB of memory, ", items, "² weights, but only ", gigabytes(there),
-          " GB are free: leave out rare items, or use ItemKNN or ALS");
+  require(there == 0 || bytes <= there, ErrorCode::memory, "EASE: ", n, " items and ", m, " users need ",
+          gigabytes(bytes), " GB of memory but only ", gigabytes(there),
+          " GB are free: ", byUsers && whole ? "keep fewer weights (neighbours), " : "",
+          "leave out rare items, or use ItemKNN or ALS");
 }
 
-/// The row of item j in P becomes its weights, P_ij / -P_jj: the column j of B.
-std::vector<std::pair<int32_t, float>> largest(const float* row, int64_t n, int64_t j, int64_t k) {
+/// (rows · rowsᵀ + λ I)⁻¹
+Tensor inverse(Job& job, const Csr& rows, const Csr& transposed, double lambda) {
+  const int64_t n = rows.rows();
+  const Tensor p = Tensor::host<float>({n, n});
+  run(cpuBackend(), &Backend::spgemm, "spgemm", job.exec(),
+      SpgemmArgs{rows.view(), nullptr, n, transposed.view(), p.data<float>()});
+  job.checkCancelled();
+  for (int64_t i = 0; i < n; ++i) p.data<float>()[i * n + i] += static_cast<float>(lambda);
+  invertPositiveDefinite(job, p.data<float>(), n, "EASE: the Gram matrix + regularization", [&](int64_t done) {
+    job.progress({static_cast<double>(done), static_cast<double>(n), std::nan("")});
+  });
+  return p;
+}
+
+/// The `k` largest of a column of B by magnitude, by rising row.
+Weights largest(const float* column, int64_t n, int64_t k) {
   std::vector<int32_t> ids(static_cast<size_t>(n));
   std::iota(ids.begin(), ids.end(), 0);
-  ids.erase(ids.begin() + j);
   const auto before = [&](int32_t a, int32_t b) {
-    return std::abs(row[a]) != std::abs(row[b]) ? std::abs(row[a]) > std::abs(row[b]) : a < b;
+    return std::abs(column[a]) != std::abs(column[b]) ? std::abs(column[a]) > std::abs(column[b]) : a < b;
   };
-  k = std::min<int64_t>(k, static_cast<int64_t>(ids.size()));
-  if (k > 0) std::nth_element(ids.begin(), ids.begin() + (k - 1), ids.end(), before);
+  k = std::min(k, n);
+  std::nth_element(ids.begin(), ids.begin() + (k - 1), ids.end(), before);
   std::sort(ids.begin(), ids.begin() + k);
-  std::vector<std::pair<int32_t, float>> out;
+  Weights out;
   for (int64_t i = 0; i < k; ++i) {
-    const float weight = -row[ids[i]] / row[j];
-    if (weight != 0) out.emplace_back(ids[i], weight);
+    if (column[ids[i]] != 0) out.emplace_back(ids[i], column[ids[i]]);
   }
   return out;
 }
 
-/// B with the `k` largest weights of each column.
-Csr truncated(Job& job, const Tensor& p, int64_t k) {
-  const int64_t n = p.rows();
-  std::vector<std::vector<std::pair<int32_t, float>>> columns(static_cast<size_t>(n));
-  parallelFor(n, 16, job.exec(), [&](int64_t begin, int64_t end, int) {
-    for (int64_t j = begin; j < end; ++j) columns[j] = largest(p.data<float>() + j * n, n, j, k);
-  });
-  job.checkCancelled();
+/// B of its columns.
+Csr matrixOf(Job& job, const std::vector<Weights>& columns) {
+  const int64_t n = static_cast<int64_t>(columns.size());
   Csr byColumn{Tensor::host<int64_t>({n + 1}, true), {}, {}, n};
   int64_t* ptr = byColumn.indptr.data<int64_t>();
   for (int64_t j = 0; j < n; ++j) ptr[j + 1] = ptr[j] + static_cast<int64_t>(columns[j].size());
@@ -62,19 +82,75 @@ Csr truncated(Job& job, const Tensor& p, int64_t k) {
   return ops::csrTranspose(job, byColumn);
 }
 
-/// P becomes B.
-void weigh(Job& job, const Tensor& p) {
+/// By items: P is symmetric, so its row j becomes the column j of B.
+LinearWeights byItems(Job& job, const Tensor& p, int64_t neighbours) {
   const int64_t n = p.rows();
-  float* b = p.data<float>();
+  std::vector<Weights> columns(static_cast<size_t>(neighbours > 0 ? n : 0));
   std::vector<float> scale(static_cast<size_t>(n));
-  for (int64_t j = 0; j < n; ++j) scale[j] = -1 / b[j * n + j];
+  for (int64_t j = 0; j < n; ++j) scale[j] = -1 / p.data<float>()[j * n + j];
   parallelFor(n, 16, job.exec(), [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) {
-      for (int64_t j = 0; j < n; ++j) b[i * n + j] *= scale[j];
-      b[i * n + i] = 0;
+    for (int64_t r = begin; r < end; ++r) {
+      float* row = p.data<float>() + r * n;
+      for (int64_t i = 0; i < n; ++i) row[i] *= neighbours > 0 ? scale[r] : scale[i];
+      row[r] = 0;
+      if (neighbours > 0) columns[r] = largest(row, n, neighbours);
     }
   });
   job.checkCancelled();
+  if (neighbours > 0) return {matrixOf(job, columns), std::nullopt};
+  return {std::nullopt, p};
+}
+
+Tensor transposed(Job& job, const Tensor& m) {
+  const Tensor out = Tensor::host<float>({m.cols(), m.rows()});
+  parallelFor(m.cols(), 64, job.exec(), [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = 0; r < m.rows(); ++r) {
+      for (int64_t c = begin; c < end; ++c) out.data<float>()[c * m.rows() + r] = m.data<float>()[r * m.cols() + c];
+    }
+  });
+  job.checkCancelled();
+  return out;
+}
+
+/// By users: columns of Xᵀ K X, some at once.
+LinearWeights byUsers(Job& job, const Csr& items, const Tensor& k, int64_t neighbours) {
+  const int64_t n = items.rows(), m = items.cols;
+  std::vector<Weights> columns(static_cast<size_t>(neighbours > 0 ? n : 0));
+  const Tensor whole = neighbours > 0 ? Tensor() : Tensor::host<float>({n, n});
+  for (int64_t first = 0; first < n; first += columnsAtOnce) {
+    const int64_t count = std::min(columnsAtOnce, n - first);
+    std::vector<int32_t> rows(static_cast<size_t>(count));
+    std::iota(rows.begin(), rows.end(), static_cast<int32_t>(first));
+    const Tensor left = Tensor::host<float>({count, m}), product = Tensor::host<float>({n, count});
+    run(cpuBackend(), &Backend::spmm, "spmm", job.exec(),
+        SpmmArgs{items.view(), rows.data(), count, k.data<float>(), m, m, left.data<float>(), m});
+    job.checkCancelled();
+    const Tensor right = transposed(job, left);  // K X, these columns
+    run(cpuBackend(), &Backend::spmm, "spmm", job.exec(),
+        SpmmArgs{items.view(), nullptr, n, right.data<float>(), count, count, product.data<float>(), count});
+    job.checkCancelled();
+    const Tensor byColumn = transposed(job, product);
+    parallelFor(count, 8, job.exec(), [&](int64_t begin, int64_t end, int) {
+      for (int64_t c = begin; c < end; ++c) {
+        float* column = byColumn.data<float>() + c * n;
+        const float scale = 1 / (1 - column[first + c]);
+        for (int64_t i = 0; i < n; ++i) column[i] *= scale;
+        column[first + c] = 0;
+        if (neighbours > 0) columns[first + c] = largest(column, n, neighbours);
+      }
+    });
+    job.checkCancelled();
+    if (neighbours > 0) continue;
+    const Tensor block = transposed(job, byColumn);
+    parallelFor(n, 256, job.exec(), [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) {
+        std::copy_n(block.data<float>() + i * count, count, whole.data<float>() + i * n + first);
+      }
+    });
+    job.checkCancelled();
+  }
+  if (neighbours > 0) return {matrixOf(job, columns), std::nullopt};
+  return {std::nullopt, whole};
 }
 
 }  // namespace
@@ -86,23 +162,12 @@ LinearWeights easeFit(Job& job, Csr users, EaseOptions o) {
   require(std::isfinite(o.regularization) && o.regularization > 0, ErrorCode::range,
           "regularization: expected a number above 0 but received ", o.regularization);
   require(o.neighbours >= 0, ErrorCode::range, "neighbours: expected 0 or more but received ", o.neighbours);
-  const int64_t n = users.cols;
-  expectMemory(n, n * n * static_cast<int64_t>(sizeof(float)) + inverseScratchBytes(n));
-  const double total = static_cast<double>(n);
-  job.progress({0, total, std::nan("")});
-
+  const bool fewerUsers = users.rows() < users.cols;
+  expectMemory(users, fewerUsers, o.neighbours == 0);
+  job.progress({0, static_cast<double>(std::min(users.rows(), users.cols)), std::nan("")});
   const Csr items = csrTranspose(job, users);
-  const Tensor p = Tensor::host<float>({n, n});
-  run(cpuBackend(), &Backend::spgemm, "spgemm", job.exec(),
-      SpgemmArgs{items.view(), nullptr, n, users.view(), p.data<float>()});
-  job.checkCancelled();
-  for (int64_t i = 0; i < n; ++i) p.data<float>()[i * n + i] += static_cast<float>(o.regularization);
-  invertPositiveDefinite(job, p.data<float>(), n, "EASE: XᵀX + regularization", [&](int64_t rows) {
-    job.progress({static_cast<double>(rows), total, std::nan("")});
-  });
-  if (o.neighbours > 0) return {truncated(job, p, o.neighbours), std::nullopt};
-  weigh(job, p);
-  return {std::nullopt, p};
+  if (fewerUsers) return byUsers(job, items, inverse(job, users, items, o.regularization), o.neighbours);
+  return byItems(job, inverse(job, items, users, o.regularization), o.neighbours);
 }
 
 }  // namespace ops

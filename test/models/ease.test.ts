@@ -27,8 +27,23 @@ beforeAll(async () => {
   byUser = await dense(await data.matrix());
 });
 
+// 30 users of 40 items go by the users' Gram matrix; the transposed data by the items'.
 const forms: EaseOptions[] = [{ regularization: 3 }, { regularization: 100 }, { regularization: 10, neighbours: 6 }];
 describe.each(forms)('against Gauss-Jordan in float64: %j', (options) => {
+  it('is the same with more users than items', async () => {
+    const turned = await interactionsOf(rows.map(([u, i, x]) => [i, u, x]));
+    const model = await new EASE(options).fit(turned);
+    const x = await dense(await turned.matrix());
+    const whole = ease(x, model.options.regularization);
+    const b = model.options.neighbours ? truncate(whole, model.options.neighbours) : whole;
+    for (const user of [3, 17]) {
+      const row = x[model.users.indexOf(user)]!;
+      const history = row.flatMap((weight, i) => (weight > 0 ? [{ item: model.items.at(i), weight }] : []));
+      const exact = b.map((_, j) => row.reduce((sum, v, i) => sum + v * b[i]![j]!, 0));
+      expect(difference([[...(await model.foldIn(history))]], [exact])).toBeLessThan(1e-5);
+    }
+  });
+
   it('scores X B, explained and folded in by the same weights', async () => {
     const model = await new EASE(options).fit(data);
     const { regularization, neighbours } = model.options;
@@ -64,18 +79,24 @@ describe.each(forms)('against Gauss-Jordan in float64: %j', (options) => {
 });
 
 it('says what memory is missing before it starts', async () => {
-  const matrix = await CsrMatrix.fromCoo(Int32Array.of(0), Int32Array.of(0), undefined, { shape: [1, 2_000_000] });
-  const message = expect.stringMatching(
-    /^EASE: 2000000 items need 16008\.192 GB of memory, .* only [\d.]+ GB are free/,
+  const cell = [Int32Array.of(0), Int32Array.of(0), undefined] as const;
+  const wide = await CsrMatrix.fromCoo(...cell, { shape: [1, 400_000] });
+  const whole = expect.stringMatching(
+    /^EASE: 400000 items and 1 users need 64\d\.\d+ GB .* only [\d.]+ GB .*neighbours/,
   );
-  await expect(new EASE().fit(matrix)).rejects.toMatchObject({ code: 'ERR_MEMORY', message });
+  await expect(new EASE().fit(wide)).rejects.toMatchObject({ code: 'ERR_MEMORY', message: whole });
+  const square = await CsrMatrix.fromCoo(...cell, { shape: [500_000, 400_000] });
+  const any = expect.stringMatching(/^EASE: 400000 items and 500000 users need 64\d\.\d+ GB/);
+  await expect(new EASE({ neighbours: 5 }).fit(square)).rejects.toMatchObject({ code: 'ERR_MEMORY', message: any });
 });
 
 it('says when the regularization is too small', async () => {
   const alike = Array.from({ length: 40 }, (_, n) => [n % 4, Math.floor(n / 4), 1000] as const);
   await expect(new EASE({ regularization: 1e-6 }).fit(await interactionsOf(alike))).rejects.toMatchObject({
     code: 'ERR_VALUE',
-    message: expect.stringMatching(/^EASE: XᵀX \+ regularization is not positive definite.*larger regularization/),
+    message: expect.stringMatching(
+      /^EASE: the Gram matrix \+ regularization is not positive definite.*larger regularization/,
+    ),
   });
 });
 

@@ -73,15 +73,22 @@ export { type BagMode, type EmbeddingBagOptions, embeddingBag, embeddingBagSync 
 export { type EmbeddingRows, gather, gatherSync, type QuantizedRows, type RowIds } from './ops/gather.js';
 export type { ItemFilter } from './ops/item-filter.js';
 export type { LinalgOptions, OverwriteOptions, Real, Status } from './ops/linalg.js';
-export { type TopKOptions, type TopKTensors, topK, topKSync, type VectorMetric } from './ops/top-k.js';
+export {
+  type ItemVectors,
+  type TopKOptions,
+  type TopKTensors,
+  topK,
+  topKSync,
+  type VectorMetric,
+} from './ops/top-k.js';
 export { type SvdOptions, type TruncatedSvd, truncatedSvd } from './ops/truncated-svd.js';
 export { cudaProblem, type DeviceInfo, devices, isa, isas, setThreads, threads, useIsa } from './runtime.js';
 export {
   FlatIndex,
   type FlatIndexOptions,
+  type FlatIndexStats,
+  type FlatSearchOptions,
   type SearchOptions,
-  type SearchResult,
-  type Vector,
 } from './search/flat-index.js';
 export {
   type HnswBuildOptions,
@@ -89,4 +96,6 @@ export {
   type HnswIndexOptions,
   type HnswSearchOptions,
 } from './search/hnsw-index.js';
+export type { IndexMetric, Vectors, VectorStorage } from './search/storage.js';
+export type { SearchResult, Vector } from './search/vectors.js';
 export { full, type NestedArray, scope, Tensor, type TensorOptions, tensor } from './tensor.js';

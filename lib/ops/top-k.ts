@@ -11,6 +11,13 @@ export type VectorMetric = 'innerProduct' | 'cosine' | 'l2';
 /** @internal */
 export const metrics: readonly VectorMetric[] = ['innerProduct', 'cosine', 'l2'];
 
+/** A matrix with a row for each item. */
+export type ItemVectors =
+  | Tensor<'float32' | 'float16' | 'bfloat16'>
+  | Tensor<'float32'>
+  | Tensor<'float16'>
+  | Tensor<'bfloat16'>;
+
 export interface TopKOptions {
   /** 'innerProduct' unless given. */
   metric?: VectorMetric | undefined;
@@ -30,7 +37,7 @@ export interface TopKTensors {
  * reading the result waits. Filters act before selection.
  *
  * @param queries float32 [queries, d]
- * @param items float32 [items, d]
+ * @param items float32, float16 or bfloat16 [items, d]; 16-bit floats are converted as they are read
  * @param k 1 to the number of items
  * @throws ERR_SHAPE, ERR_DTYPE, ERR_RANGE or ERR_ARGUMENT at once; reading the result rejects with ERR_VALUE for queries
  * that are not finite and with the error of any operation that failed before
@@ -38,7 +45,7 @@ export interface TopKTensors {
  */
 export function topK(
   queries: Tensor<'float32'>,
-  items: Tensor<'float32'>,
+  items: ItemVectors,
   k: number,
   options: TopKOptions = {},
 ): TopKTensors {
@@ -51,7 +58,7 @@ export function topK(
 /** Like `topK`, but blocks the calling thread until the result is there. */
 export function topKSync(
   queries: Tensor<'float32'>,
-  items: Tensor<'float32'>,
+  items: ItemVectors,
   k: number,
   options: TopKOptions = {},
 ): TopKTensors {

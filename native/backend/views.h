@@ -12,6 +12,18 @@ struct MatrixView {
   const float* row(int64_t i) const { return data + i * cols; }
 };
 
+enum class FloatType : int32_t { float32, float16, bfloat16 };
+
+/// A matrix of float32, or of 16-bit floats, which are converted as they are read.
+struct FloatMatrixView {
+  const void* data;
+  FloatType type;
+  int64_t rows, cols;
+
+  int64_t rowBytes() const { return cols * (type == FloatType::float32 ? 4 : 2); }
+  const char* row(int64_t i) const { return static_cast<const char*>(data) + i * rowBytes(); }
+};
+
 struct CsrView {
   const int64_t* indptr;   // [rows + 1]
   const int32_t* indices;  // [nnz], rising within a row

@@ -19,6 +19,7 @@
 #include "ops/attention.h"
 #include "ops/embedding.h"
 #include "ops/hnsw_index.h"
+#include "ops/index.h"
 #include "ops/linalg.h"
 #include "ops/linear.h"
 #include "ops/metrics.h"

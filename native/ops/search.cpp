@@ -22,7 +22,7 @@ namespace ops {
 
 SearchResult search(Job& job, Tensor queries, std::optional<Tensor> rows, Tensor items, std::optional<Tensor> itemNorms,
                     int64_t k, Metric metric, Filter filter) {
-  expect(items, "items", DType::float32, 2);
+  require(items.rank() == 2, ErrorCode::shape, "items: expected 2 dimensions but received shape ", text(items.shape));
   queries = rows ? takeRows(job, queries, *rows) : asQueries(queries, items.cols());
   TopkResult found =
       topk(job, std::move(queries), std::move(items), std::move(itemNorms), k, metric, std::move(filter));
@@ -30,22 +30,45 @@ SearchResult search(Job& job, Tensor queries, std::optional<Tensor> rows, Tensor
 }
 
 void requireFinite(Job& job, Tensor vectors) {
-  expect(vectors, "vectors", DType::float32, 2);
+  expect(vectors, "vectors", vectors.dtype, 2);
   const int64_t cols = vectors.cols();
-  parallelFor(vectors.rows(), 1024, job.exec(), [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin * cols; i < end * cols; ++i) {
-      require(std::isfinite(vectors.data<float>()[i]), ErrorCode::value, "vectors: expected finite numbers but row ",
-              i / cols, " holds ", vectors.data<float>()[i]);
-    }
-  });
+  const auto check = [&]<typename T>(const T* data) {
+    parallelFor(vectors.rows(), 1024, job.exec(), [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin * cols; i < end * cols; ++i) {
+        const float x = [&] {
+          if constexpr (std::is_same_v<T, float>) return data[i];
+          else return toFloat(data[i]);
+        }();
+        require(std::isfinite(x), ErrorCode::value, "vectors: expected finite numbers but row ", i / cols, " holds ",
+                x);
+      }
+    });
+  };
+  switch (vectors.dtype) {
+    case DType::float32:
+      check(vectors.data<float>());
+      break;
+    case DType::float16:
+      check(vectors.data<Float16>());
+      break;
+    case DType::bfloat16:
+      check(vectors.data<BFloat16>());
+      break;
+    default:
+      fail(ErrorCode::dtype, "vectors: expected float32, float16 or bfloat16 but received ",
+           std::string(text(vectors.dtype)));
+  }
   job.checkCancelled();
 }
 
 TopkResult topkQueued(Stream& stream, Tensor queries, Tensor items, int64_t k, Metric metric, Filter filter) {
   // What can be told without waiting for the operations that compute these tensors; topk() checks the rest.
+  require(queries.dtype == DType::float32, ErrorCode::dtype, "queries: expected float32 but received ",
+          std::string(text(queries.dtype)));
+  require(items.dtype == DType::float32 || items.dtype == DType::float16 || items.dtype == DType::bfloat16,
+          ErrorCode::dtype, "items: expected float32, float16 or bfloat16 but received ",
+          std::string(text(items.dtype)));
   for (const auto& [t, name] : {std::pair{&queries, "queries"}, std::pair{&items, "items"}}) {
-    require(t->dtype == DType::float32, ErrorCode::dtype, name, ": expected float32 but received ",
-            std::string(text(t->dtype)));
     require(t->rank() == 2, ErrorCode::shape, name, ": expected 2 dimensions but received shape ", text(t->shape));
   }
   require(queries.cols() == items.cols(), ErrorCode::shape, "queries: expected ", items.cols(),

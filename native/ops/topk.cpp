@@ -4,11 +4,24 @@
 
 #include "backend/registry.h"
 #include "ops/ops.h"
+#include "ops/topk_checks.h"
 
 namespace topknot {
-namespace {
 
 MatrixView matrix(const Tensor& t) { return {t.data<float>(), t.rows(), t.cols()}; }
+
+FloatMatrixView floatMatrix(const Tensor& t) {
+  const FloatType type = t.dtype == DType::float32   ? FloatType::float32
+                         : t.dtype == DType::float16 ? FloatType::float16
+                                                     : FloatType::bfloat16;
+  return {t.buffer->data(), type, t.rows(), t.cols()};
+}
+
+void expectFloats(const Tensor& t, const char* name) {
+  require(t.dtype == DType::float32 || t.dtype == DType::float16 || t.dtype == DType::bfloat16, ErrorCode::dtype, name,
+          ": expected float32, float16 or bfloat16 but received ", std::string(text(t.dtype)));
+  expect(t, name, t.dtype, 2);
+}
 
 void expectFinite(const Tensor& t, const char* name) {
   for (int64_t i = 0; i < t.count(); ++i) {
@@ -18,10 +31,13 @@ void expectFinite(const Tensor& t, const char* name) {
   }
 }
 
-/// Two float32 matrices with the same number of columns, on the same device.
-void expectMatching(const Tensor& queries, const char* queriesName, const Tensor& items) {
+void expectMatching(const Tensor& queries, const char* queriesName, const Tensor& items, bool half) {
   expect(queries, queriesName, DType::float32, 2);
-  expect(items, "items", DType::float32, 2);
+  if (half) {
+    expectFloats(items, "items");
+  } else {
+    expect(items, "items", DType::float32, 2);
+  }
   require(items.cols() >= 1, ErrorCode::shape, "items: expected at least one column but received shape ",
           text(items.shape));
   require(items.rows() <= INT32_MAX, ErrorCode::range, "items: expected at most 2147483647 rows but received ",
@@ -37,6 +53,8 @@ void expectK(int64_t k, int64_t items) {
           k);
 }
 
+namespace {
+
 void expectIds(const Tensor& ids, const char* name, int64_t limit, const char* limitName) {
   expect(ids, name, DType::int32, 1);
   for (int64_t i = 0; i < ids.count(); ++i) {
@@ -45,6 +63,8 @@ void expectIds(const Tensor& ids, const char* name, int64_t limit, const char* l
             ") but entry ", i, " is ", id);
   }
 }
+
+}  // namespace
 
 FilterView checked(const Filter& filter, int64_t queries, int64_t items) {
   FilterView view;
@@ -73,13 +93,11 @@ FilterView checked(const Filter& filter, int64_t queries, int64_t items) {
   return view;
 }
 
-}  // namespace
-
 namespace ops {
 
 TopkResult topk(Job& job, Tensor queries, Tensor items, std::optional<Tensor> itemNorms, int64_t k, Metric metric,
                 Filter filter) {
-  expectMatching(queries, "queries", items);
+  expectMatching(queries, "queries", items, true);
   expectFinite(queries, "queries");
   expectK(k, items.rows());
   const FilterView filterView = checked(filter, queries.rows(), items.rows());
@@ -91,7 +109,7 @@ TopkResult topk(Job& job, Tensor queries, Tensor items, std::optional<Tensor> it
   }
   TopkResult result{Tensor::host<int32_t>({queries.rows(), k}), Tensor::host<float>({queries.rows(), k})};
   const TopkArgs args{.queries = matrix(queries),
-                      .items = matrix(items),
+                      .items = floatMatrix(items),
                       .k = k,
                       .metric = metric,
                       .itemNorms = itemNorms ? itemNorms->data<float>() : nullptr,
@@ -121,9 +139,9 @@ TopkResult selectTopk(Job& job, Tensor scores, int64_t k, Filter filter) {
 }
 
 Tensor squaredNorms(Job& job, Tensor items) {
-  expect(items, "items", DType::float32, 2);
+  expectFloats(items, "items");
   Tensor norms = Tensor::host<float>({items.rows()});
-  const SquaredNormsArgs args{matrix(items), norms.data<float>()};
+  const SquaredNormsArgs args{floatMatrix(items), norms.data<float>()};
   run(backendOf(items.device()), &Backend::squaredNorms, "squaredNorms", job.exec(), args);
   job.checkCancelled();
   return norms;

@@ -97,7 +97,7 @@ Result runOn(const Backend& backend, const Problem& p, const Exec& exec = {}) {
   Result result{std::vector<int32_t>(p.queries * p.k, -7), std::vector<float>(p.queries * p.k, -7)};
   Placed memory(backend, exec);
   TopkArgs args{{memory.place(p.q), p.queries, p.dims},
-                {memory.place(p.x), p.items, p.dims},
+                {memory.place(p.x), FloatType::float32, p.items, p.dims},
                 p.k,
                 p.metric,
                 p.metric == Metric::innerProduct ? nullptr : memory.place(p.norms),

@@ -13,6 +13,7 @@
 #include <algorithm>
 
 #include "backend/embedding_args.h"
+#include "cpu/kernels/load-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace topknot::HWY_NAMESPACE {
@@ -26,25 +27,11 @@ inline constexpr bool quantized = format == RowFormat::int8 || format == RowForm
 template <RowFormat format, class D>
 HWY_INLINE hn::Vec<D> loadColumns(D d, const void* row, int64_t c) {
   if constexpr (format == RowFormat::float32) {
-    return hn::LoadU(d, static_cast<const float*>(row) + c);
+    return loadFloats(d, static_cast<const float*>(row) + c);
   } else if constexpr (format == RowFormat::bfloat16) {
-    const hn::RebindToUnsigned<D> du;
-    const hn::Rebind<uint16_t, D> half;
-    return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(du, hn::LoadU(half, static_cast<const uint16_t*>(row) + c))));
+    return loadFloats(d, static_cast<const BFloat16*>(row) + c);
   } else if constexpr (format == RowFormat::float16) {
-#if HWY_TARGET == HWY_SSE4  // as toFloat() in core/dtype.h; Highway's own leaves out infinities
-    const hn::RebindToUnsigned<D> du;
-    const hn::Rebind<uint16_t, D> half;
-    const auto bits = hn::PromoteTo(du, hn::LoadU(half, static_cast<const uint16_t*>(row) + c));
-    const auto rest = hn::And(bits, hn::Set(du, 0x7fffu));
-    const auto scaled = hn::Mul(hn::BitCast(d, hn::ShiftLeft<13>(rest)), hn::Set(d, 0x1p112f));
-    const auto special = hn::VecFromMask(du, hn::Gt(rest, hn::Set(du, 0x7bffu)));
-    const auto sign = hn::ShiftLeft<16>(hn::AndNot(hn::Set(du, 0x7fffu), bits));
-    return hn::BitCast(d, hn::Or(hn::Or(hn::BitCast(du, scaled), sign), hn::And(special, hn::Set(du, 0x7f800000u))));
-#else
-    const hn::Rebind<hwy::float16_t, D> half;
-    return hn::PromoteTo(d, hn::LoadU(half, static_cast<const hwy::float16_t*>(row) + c));
-#endif
+    return loadFloats(d, static_cast<const Float16*>(row) + c);
   } else if constexpr (format == RowFormat::int8) {
     const hn::RebindToSigned<D> di;
     const hn::Rebind<int8_t, D> bytes;

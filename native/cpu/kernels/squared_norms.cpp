@@ -15,7 +15,7 @@ Status squaredNorms(const Exec& exec, const SquaredNormsArgs& a) {
   return guard([&] {
     parallelFor(a.m.rows, 4096, exec, [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin; i < end; ++i) {
-        a.out[i] = static_cast<float>(pairDot(a.m.row(i), a.m.row(i), a.m.cols));
+        a.out[i] = withRow(a.m, i, [&](auto row) { return static_cast<float>(pairDot(row, row, a.m.cols)); });
       }
     });
   });

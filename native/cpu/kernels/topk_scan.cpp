@@ -23,27 +23,68 @@ int64_t countAllowed(const FilterView& filter, int64_t items) {
 
 }  // namespace
 
-TopkScan::TopkScan(const TopkArgs& a) : args(a), count(a.items.rows) {
-  if (a.filter.allowed) {
-    // Gathered rows are read at about half the speed of adjacent ones, and testing survivors is nearly free.
-    const int64_t allowed = countAllowed(a.filter, a.items.rows);
-    if (allowed > 0 && allowed < a.items.rows / 3) {
-      list_.reserve(allowed);
-      for (int64_t i = 0; i < a.items.rows; ++i) {
-        if (a.filter.allowed[i / 64] >> (i % 64) & 1) list_.push_back(static_cast<int32_t>(i));
-      }
-    }
-    if (allowed < a.items.rows / 3) count = allowed;
+ScanItems::ScanItems(const FilterView& filter, int64_t rows) : count(rows) {
+  if (!filter.allowed) return;
+  // Gathered rows are read at about half the speed of adjacent ones, and testing survivors is nearly free.
+  const int64_t allowed = countAllowed(filter, rows);
+  if (allowed >= rows / 3) return;
+  count = allowed;
+  list_.reserve(allowed);
+  for (int64_t i = 0; i < rows && allowed > 0; ++i) {
+    if (filter.allowed[i / 64] >> (i % 64) & 1) list_.push_back(static_cast<int32_t>(i));
   }
+}
 
+PairScorer::PairScorer(const TopkArgs& args) : args_(args) {
+  if (args.metric == Metric::innerProduct) return;
+  queryNorms_.resize(args.queries.rows);
+  for (int64_t q = 0; q < args.queries.rows; ++q) {
+    queryNorms_[q] = pairDot(args.queries.row(q), args.queries.row(q), args.queries.cols);
+  }
+}
+
+double PairScorer::score(int64_t query, int32_t item) const {
+  const float* q = args_.queries.row(query);
+  const int64_t dims = args_.items.cols;
+  return withRow(args_.items, item, [&](auto x) -> double {
+    switch (args_.metric) {
+      case Metric::innerProduct:
+        return pairDot(q, x, dims);
+      case Metric::cosine:
+        return args_.itemNorms[item] == 0 ? 0 : pairCosine(q, queryNorms_[query], x, dims);
+      case Metric::l2:
+        return -pairSquaredDistance(q, x, dims);
+    }
+    return nan;
+  });
+}
+
+void writeTopk(const TopkArgs& args, int64_t query, std::span<Key> best) {
+  sortBestFirst(best);
+  float* scores = args.scores + query * args.k;
+  writeBest(best.first(std::min<size_t>(best.size(), args.k)), args.k, args.ids + query * args.k, scores);
+  if (args.metric == Metric::l2) {
+    for (int64_t j = 0; j < args.k; ++j) scores[j] = 0 - scores[j];
+  }
+}
+
+void rescore(const Exec& exec, const PairScorer& scorer, int64_t query, std::span<Key> keys) {
+  parallelFor(static_cast<int64_t>(keys.size()), 4096, exec, [&](int64_t begin, int64_t end, int) {
+    for (int64_t j = begin; j < end; ++j) {
+      const int32_t item = idOf(keys[j]);
+      keys[j] = keyOf(scorer.rounded(query, item), item);
+    }
+  });
+}
+
+TopkScan::TopkScan(const TopkArgs& a) : args(a), items(a.filter, a.items.rows), scorer(a) {
   const int64_t dims = a.items.cols;
   gamma_ = static_cast<double>(dims + 8) * 0x1p-24;
   shifts_.assign(a.queries.rows, 0.0);
   if (!affine()) return;
-  queryNorms_.resize(a.queries.rows);
   queryScales_.resize(a.queries.rows);
   for (int64_t q = 0; q < a.queries.rows; ++q) {
-    const double norm = queryNorms_[q] = pairDot(a.queries.row(q), a.queries.row(q), dims);
+    const double norm = scorer.queryNorm(q);
     if (a.metric == Metric::cosine) {
       // |scan score - cosine| <= 2 gamma: the rounding of the scaled query, the dot product and the item's norm.
       queryScales_[q] = safe(norm) ? static_cast<float>(1 / std::sqrt(norm)) : norm == 0 ? 0.0f : nan;
@@ -61,49 +102,19 @@ TopkScan::TopkScan(const TopkArgs& a) : args(a), count(a.items.rows) {
 
 float TopkScan::normShare() const { return gamma_ < 0.01 ? static_cast<float>(1 - 8 * gamma_) : nan; }
 
-double TopkScan::exactScore(int64_t query, int32_t item) const {
-  const float* q = args.queries.row(query);
-  const float* x = args.items.row(item);
-  const int64_t dims = args.items.cols;
-  switch (args.metric) {
-    case Metric::innerProduct:
-      return pairDot(q, x, dims);
-    case Metric::cosine:
-      return args.itemNorms[item] == 0 ? 0 : pairCosine(q, queryNorms_[query], x, dims);
-    case Metric::l2:
-      return -pairSquaredDistance(q, x, dims);
-  }
-  return nan;
-}
-
 void TopkScan::offer(Candidates& candidates, int64_t query, int64_t local, int64_t j, float scanScore) const {
-  const int32_t item = itemAt(j);
+  const int32_t item = items.at(j);
   if (!admits(args.filter, query, item)) return;
-  candidates.push(local, keyOf(affine() ? static_cast<float>(exactScore(query, item)) : scanScore, item));
-}
-
-void TopkScan::rescore(const Exec& exec, int64_t query, std::span<Key> keys) const {
-  parallelFor(static_cast<int64_t>(keys.size()), 4096, exec, [&](int64_t begin, int64_t end, int) {
-    for (int64_t j = begin; j < end; ++j) {
-      const int32_t item = idOf(keys[j]);
-      keys[j] = keyOf(static_cast<float>(exactScore(query, item)), item);
-    }
-  });
+  candidates.push(local, keyOf(affine() ? scorer.rounded(query, item) : scanScore, item));
 }
 
 void TopkScan::finish(const Exec& exec, int64_t first, int64_t n, const CandidatesBySlot& kept) const {
   parallelFor(n, 16, exec, [&](int64_t begin, int64_t end, int) {
     std::vector<Key> best;
     for (int64_t local = begin; local < end; ++local) {
-      const int64_t query = first + local;
       bestOf(kept, local, args.k, best);
-      if (!affine()) rescore(exec, query, best);
-      sortBestFirst(best);
-      float* scores = args.scores + query * args.k;
-      writeBest(best, args.k, args.ids + query * args.k, scores);
-      if (args.metric == Metric::l2) {
-        for (int64_t j = 0; j < args.k; ++j) scores[j] = 0 - scores[j];
-      }
+      if (!affine()) rescore(exec, scorer, first + local, best);
+      writeTopk(args, first + local, best);
     }
   });
 }

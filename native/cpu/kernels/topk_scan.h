@@ -17,15 +17,49 @@
 
 namespace topknot {
 
+/// The items to scan. Few allowed items are listed; else all are scanned and survivors are tested.
+class ScanItems {
+ public:
+  ScanItems(const FilterView& filter, int64_t rows);
+
+  int64_t count;
+  bool listed() const { return !list_.empty(); }
+  /// The j-th of them.
+  int32_t at(int64_t j) const { return listed() ? list_[j] : static_cast<int32_t>(j); }
+
+ private:
+  std::vector<int32_t> list_;
+};
+
+/// Scores of pairs in float64 from the values as they are stored; greater is better, so l2 is negative.
+class PairScorer {
+ public:
+  explicit PairScorer(const TopkArgs& args);
+
+  double score(int64_t query, int32_t item) const;
+  float rounded(int64_t query, int32_t item) const { return static_cast<float>(score(query, item)); }
+  /// |q|²; for cosine and l2.
+  double queryNorm(int64_t query) const { return queryNorms_[query]; }
+
+ private:
+  const TopkArgs& args_;
+  std::vector<double> queryNorms_;
+};
+
+/// Sorts the candidates of a query and writes its answer.
+void writeTopk(const TopkArgs& args, int64_t query, std::span<Key> best);
+
+/// Scores the candidates of a query again, in float64.
+void rescore(const Exec& exec, const PairScorer& scorer, int64_t query, std::span<Key> keys);
+
 class TopkScan {
  public:
+  using Packed = float;  // what queries are made of in a Block
   explicit TopkScan(const TopkArgs& args);
 
   const TopkArgs& args;
-  /// Items to scan; the j-th is itemAt(j). Few allowed items are listed, else all are scanned and survivors tested.
-  int64_t count;
-  int32_t itemAt(int64_t j) const { return listed() ? list_[j] : static_cast<int32_t>(j); }
-  bool listed() const { return !list_.empty(); }
+  const ScanItems items;
+  const PairScorer scorer;
 
   bool affine() const { return args.metric != Metric::innerProduct; }
   /// What queries are multiplied by before the scan; null: 1.
@@ -45,12 +79,8 @@ class TopkScan {
   void finish(const Exec& exec, int64_t first, int64_t n, const CandidatesBySlot& kept) const;
 
  private:
-  double exactScore(int64_t query, int32_t item) const;
-  void rescore(const Exec& exec, int64_t query, std::span<Key> keys) const;
-
-  std::vector<int32_t> list_;
   std::vector<float> queryScales_;
-  std::vector<double> queryNorms_, shifts_;
+  std::vector<double> shifts_;
   double gamma_;  // bounds the relative rounding error of a float32 dot product
 };
 

@@ -43,6 +43,11 @@ __global__ void topkQueryNorms(MatrixView queries, float* out) {
   if (lane == 0 && query < queries.rows) out[query] = sum;
 }
 
+/// The items; topk() lets only float32 in.
+__device__ MatrixView floatItems(const TopkArgs& a) {
+  return {static_cast<const float*>(a.items.data), a.items.rows, a.items.cols};
+}
+
 /// products[q] = inner product of query firstQuery + q and item firstItem + threadIdx.x; 0 behind the ends. Called by
 /// the whole block; ends with a barrier.
 template <int Q>
@@ -124,7 +129,7 @@ __global__ void __launch_bounds__(topkThreads)
   for (int64_t first = begin; first < end; first += topkThreads) {
     if (tileIsDenied(a.filter, first, a.items.rows)) continue;
     float products[Q];
-    tileProducts<Q>(a.queries, a.items, firstQuery, first, products);
+    tileProducts<Q>(a.queries, floatItems(a), firstQuery, first, products);
     const int64_t item = first + threadIdx.x;
     for (int q = 0; q < Q && firstQuery + q < chunk.end; ++q) {
       Key key = noKey;
@@ -174,7 +179,7 @@ __global__ void __launch_bounds__(topkThreads)
     topkScores(TopkArgs a, const float* queryNorms, QueryChunk chunk, Key* keys) {
   const int64_t firstQuery = chunk.begin + int64_t{blockIdx.y} * Q, first = int64_t{blockIdx.x} * topkThreads;
   float products[Q];
-  tileProducts<Q>(a.queries, a.items, firstQuery, first, products);
+  tileProducts<Q>(a.queries, floatItems(a), firstQuery, first, products);
   const int64_t item = first + threadIdx.x;
   if (item >= a.items.rows) return;
   for (int q = 0; q < Q && firstQuery + q < chunk.end; ++q) {
@@ -250,6 +255,9 @@ inline void topkSelected(Queue& queue, const Exec& exec, const TopkArgs& a, cons
 
 /// The `topk` slot. All pointers are to device memory; the work is queued on exec's stream.
 inline Status topk(const Exec& exec, const TopkArgs& a, const TopkPlan& plan = {}) {
+  if (a.items.type != FloatType::float32) {
+    return failure(ErrorCode::device, "topk of 16-bit items is not available on device 'cuda' yet: use device 'cpu'");
+  }
   Queue queue(exec);
   if (a.queries.rows == 0 || a.k == 0) return queue.status();
   float* queryNorms = nullptr;

@@ -1,0 +1,22 @@
+// What every operation of exact search checks of its arguments.
+#pragma once
+#include "backend/topk_args.h"
+#include "core/tensor.h"
+#include "ops/types.h"
+
+namespace topknot {
+
+MatrixView matrix(const Tensor& t);
+/// A float32, float16 or bfloat16 matrix.
+FloatMatrixView floatMatrix(const Tensor& t);
+
+/// Throws ERR_DTYPE unless t is float32, float16 or bfloat16; ERR_SHAPE unless it is a matrix.
+void expectFloats(const Tensor& t, const char* name);
+/// Throws ERR_VALUE for NaN and infinities.
+void expectFinite(const Tensor& t, const char* name);
+/// Two matrices with the same number of columns, on the same device; items may be of 16 bits where `half`.
+void expectMatching(const Tensor& queries, const char* queriesName, const Tensor& items, bool half = false);
+void expectK(int64_t k, int64_t items);
+FilterView checked(const Filter& filter, int64_t queries, int64_t items);
+
+}  // namespace topknot

@@ -96,6 +96,6 @@ export {
   type HnswIndexOptions,
   type HnswSearchOptions,
 } from './search/hnsw-index.js';
-export type { IndexMetric, Vectors, VectorStorage } from './search/storage.js';
+export type { IndexMetric, VectorStorage, Vectors } from './search/storage.js';
 export type { SearchResult, Vector } from './search/vectors.js';
 export { full, type NestedArray, scope, Tensor, type TensorOptions, tensor } from './tensor.js';

@@ -18,6 +18,8 @@ const size = (n, d, q, k, quick = false) => ({
 export const sizes = [
   ...[1, 16, 256, 4096].map((q) => size(1_000_000, 64, q, 10)),
   ...[1, 256].map((q) => size(1_000_000, 64, q, 100)),
+  // With 1M: the cost of three sizes.
+  ...[250_000, 500_000].flatMap((n) => [1, 256].map((q) => size(n, 64, q, 10))),
   ...[1, 16, 256, 4096].map((q) => size(100_000, 128, q, 10)),
   ...[1, 256].map((q) => size(100_000, 128, q, 100)),
   ...[1, 64].map((q) => size(20_000, 64, q, 10, true)),

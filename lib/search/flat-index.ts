@@ -10,7 +10,7 @@ import { inSlices } from '../slices.js';
 import type { Tensor } from '../tensor.js';
 import { loadFlat, saveFlat } from './flat-file.js';
 import { merge, prepare, requireFinite, Segment } from './segment.js';
-import { type IndexMetric, metricOf, storageOf, stored, type Vectors, type VectorStorage } from './storage.js';
+import { type IndexMetric, metricOf, storageOf, stored, type VectorStorage, type Vectors } from './storage.js';
 import {
   type BitQueries,
   flatBits,
@@ -108,7 +108,7 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
   /**
    * Reads what `save` wrote.
    * @param options.map leaves the vectors in the file (see `mapSafetensors`): they are read as searches need them, which of
-   * 'int8' is the codes and the candidates only. They are not checked to be finite then.
+   * 'int8' is the codes and the candidates only. They are not checked to be finite then; what later changes merge is in memory.
    * @throws ERR_IO; ERR_FORMAT for a file that is no index, is cut short or was written by a later version
    */
   static async load<T extends Id = Id>(

@@ -10,9 +10,9 @@ import type { Resource } from '../native-ops.js';
 import { allowedBits } from '../ops/item-filter.js';
 import { metrics, type VectorMetric } from '../ops/top-k.js';
 import { Tensor, tensor } from '../tensor.js';
-import type { SearchOptions, SearchResult, Vector } from './flat-index.js';
+import type { SearchOptions } from './flat-index.js';
 import { KeyedIds } from './keyed-ids.js';
-import { asMatrix, flatQueries, isOne, type Queries, resultOf } from './vectors.js';
+import { asMatrix, flatQueries, isOne, type Queries, resultOf, type SearchResult, type Vector } from './vectors.js';
 
 export interface HnswIndexOptions {
   /** 'innerProduct' unless given. */

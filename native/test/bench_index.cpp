@@ -1,10 +1,11 @@
 // The storages of the exact index beside each other, in turn, so that a ratio compares moments that lie together. Least
-// times of all rounds. Usage: bench_index [rounds] [queries] [rows]
+// processor times of all threads over their number, which on a machine that others use too leave out the time in which
+// others ran. Usage: bench_index [rounds] [queries] [rows]
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 
 #include "backend/registry.h"
 #include "core/random.h"

@@ -182,7 +182,7 @@ describe.each(['float32', 'float16', 'bfloat16', 'int8', 'binary'] as const)('a 
     );
     await index.add(['x', 'y'], values(2));
     await index.remove(['v3', 'x']);
-    return { index, queries: Array.from({ length: 9 }, () => values(1)) };
+    return { index, queries: Array.from({ length: 9 }, () => values(1)) as Float32Array[] };
   };
 
   it('answers the same when it is read and when it is mapped', async () => {

@@ -123,8 +123,18 @@ describe('bad input', () => {
       () => FlatIndex.from([1], Uint8Array.of(1), { metric: 'cosine' }),
     ],
     ['floats by hamming', 'ERR_ARGUMENT', /^metric: 'hamming'/, () => FlatIndex.from([1], one, { metric: 'hamming' })],
-    ['floats as bits', 'ERR_ARGUMENT', /^vectors: expected a Uint8Array/, () => FlatIndex.from([1], one, { storage: 'binary' })],
-    ['bits as floats', 'ERR_ARGUMENT', /^vectors: expected a Float32Array/, () => FlatIndex.from([1], Uint8Array.of(1), { storage: 'float16' })],
+    [
+      'floats as bits',
+      'ERR_ARGUMENT',
+      /^vectors: expected a Uint8Array/,
+      () => FlatIndex.from([1], one, { storage: 'binary' }),
+    ],
+    [
+      'bits as floats',
+      'ERR_ARGUMENT',
+      /^vectors: expected a Float32Array/,
+      () => FlatIndex.from([1], Uint8Array.of(1), { storage: 'float16' }),
+    ],
     [
       'an unknown storage',
       'ERR_ARGUMENT',

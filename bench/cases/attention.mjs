@@ -1,4 +1,5 @@
-// Multi-head attention: forward, causal and backward. Operations of pairs that the mask hides are not counted.
+// Multi-head attention: forward and backward, full and causal, and forward over bfloat16. Operations of pairs that the mask
+// hides are not counted.
 import { attention, attentionBackward, tensor } from '../../dist/index.js';
 import { gaussians } from '../data/random.mjs';
 import { onnxAttention } from '../peers/attention.mjs';
@@ -13,11 +14,12 @@ const shapes = [
 ];
 
 const sizesOf = (shape, quick = false) =>
-  ['full', 'causal', 'full backward', 'causal backward'].map((kind) => ({
+  ['full', 'causal', 'full backward', 'causal backward', 'full bfloat16'].map((kind) => ({
     label: `${shape.join('x')} ${kind}`,
     shape,
     causal: kind.startsWith('causal'),
     backward: kind.endsWith('backward'),
+    dtype: kind.endsWith('bfloat16') ? 'bfloat16' : 'float32',
     quick,
   }));
 
@@ -30,12 +32,13 @@ export function flops({ shape: [batch, heads, n, d], causal, backward }) {
 }
 
 /** q, k, v and out once; backward also the gradients of all four. */
-export const bytes = ({ shape, backward }) => 4 * (backward ? 8 : 4) * shape.reduce((x, y) => x * y);
+export const bytes = ({ shape, backward, dtype }) =>
+  (dtype === 'bfloat16' ? 2 : 4) * (backward ? 8 : 4) * shape.reduce((x, y) => x * y);
 
-export async function setup({ shape, causal }) {
+export async function setup({ shape, causal, dtype }) {
   const size = shape.reduce((x, y) => x * y);
-  const arrays = [1, 2, 3, 4].map((seed) => gaussians(size, seed));
-  const [q, k, v, weight] = arrays.map((x) => tensor(x, { shape }));
+  const [q, k, v, weight] = [1, 2, 3, 4].map((seed) => tensor(gaussians(size, seed), { shape }).cast(dtype));
+  const arrays = await Promise.all([q, k, v, weight].map((t) => t.data()));
   const saved = attention(q, k, v, { causal });
   await saved.out.data();
   return { arrays, q, k, v, weight, saved, options: { causal } };
@@ -64,7 +67,7 @@ export async function verify(state, size) {
   powers.forEach((p, j) => {
     for (let c = 0; c < d; ++c) out[c] += (p / total) * row(vs, j)[c];
   });
-  near('out', await saved.out.data(), start + i * d, out);
+  near('out', await saved.out.data(), start + i * d, out, size.dtype === 'bfloat16' ? 2 ** -8 : 1e-5);
   if (!size.backward) return;
   const gradient = new Float64Array(d);
   const delta = dot(Float64Array.from(row(ws, i)), out);
@@ -75,18 +78,21 @@ export async function verify(state, size) {
   near('dq', await attentionBackward(weight, q, k, v, saved, options).q.data(), start + i * d, gradient);
 }
 
-function near(what, actual, at, expected) {
+function near(what, actual, at, expected, tolerance = 1e-5) {
   expected.forEach((e, c) => {
-    if (!(Math.abs(actual[at + c] - e) <= 1e-5 * (1 + Math.abs(e))))
+    if (!(Math.abs(actual[at + c] - e) <= tolerance * (1 + Math.abs(e))))
       throw new Error(`${what}: element ${at + c} is ${actual[at + c]}, expected ${e}`);
   });
 }
 
 export async function peers({ arrays, saved }, size, context) {
-  if (size.backward || size.causal) return [];
-  const peer = await context.open('onnxruntime-node', () => onnxAttention(arrays, size.shape, context.threads));
+  const { shape, causal, backward, dtype } = size;
+  if (backward || dtype !== 'float32') return [];
+  const peer = await context.open('onnxruntime-node', () => onnxAttention(arrays, shape, causal, context.threads));
   if (!peer) return [];
   const [out, ours] = [await peer.run(), await saved.out.data()];
-  near('onnxruntime-node', out, 0, Float64Array.from(ours.subarray(0, size.shape[3])));
+  const [, heads, n, d] = shape;
+  const i = Math.floor(n / 3); // of the first head
+  near('onnxruntime-node', out, i * heads * d, Float64Array.from(ours.subarray(i * d, (i + 1) * d)));
   return [{ name: 'onnxruntime-node', ...peer }];
 }

@@ -14,10 +14,10 @@ function headsInside(x, [batch, heads, n, d]) {
 }
 
 /** `{ version, run, close }`; run() gives the output, position by position, heads inside. */
-export async function onnxAttention([q, k, v], shape, threads) {
+export async function onnxAttention([q, k, v], shape, causal, threads) {
   const { module: ort, version } = find('onnxruntime-node');
   const [batch, heads, n, d] = shape;
-  const session = await ort.InferenceSession.create(attentionModel(heads), {
+  const session = await ort.InferenceSession.create(attentionModel(heads, causal), {
     intraOpNumThreads: threads,
     executionProviders: ['cpu'],
   });

@@ -43,14 +43,15 @@ export function topkModel() {
 }
 
 /** ONNX Runtime's own operator. Inputs q, k, v and output out: [batch, length, heads x dims]. */
-export function attentionModel(heads) {
+export function attentionModel(heads, causal) {
   const shape = ['batch', 'length', 'width'];
   const contrib = 'com.microsoft';
-  const attribute = bytes(5, bytes(1, 'num_heads'), number(3, heads), number(20, 2)); // 2: an integer
+  const integer = (name, value) => bytes(5, bytes(1, name), number(3, value), number(20, 2)); // 2: an integer
+  const attributes = [integer('num_heads', heads), integer('unidirectional', causal ? 1 : 0)];
   const names = ['q', 'k', 'v'];
   const graph = bytes(
     7,
-    bytes(1, node('MultiHeadAttention', names, ['out']), attribute, bytes(7, contrib)),
+    bytes(1, node('MultiHeadAttention', names, ['out']), ...attributes, bytes(7, contrib)),
     bytes(2, 'attention'),
     ...names.map((name) => bytes(11, value(name, float32, shape))),
     bytes(12, value('out', float32, shape)),

@@ -1,4 +1,4 @@
-import { checkK, integer, knownOptions, oneOf } from '../check.js';
+import { checkK, finite, integer, knownOptions, oneOf } from '../check.js';
 import { type Id, Ids } from '../data/ids.js';
 import { expected, TopknotError } from '../errors.js';
 import { loadIds, saveIds } from '../format/ids.js';
@@ -44,6 +44,9 @@ type Settings = Required<{ [K in keyof HnswIndexOptions]: NonNullable<HnswIndexO
  * Approximate search in a graph of neighbours (HNSW: Malkov and Yashunin, https://arxiv.org/abs/1603.09320), by the
  * library usearch. Looks at a few thousand vectors instead of all, and misses some of the best: see
  * docs/performance/ann.md for recall against speed, and for when exact search is the quicker one.
+ *
+ * Under inner product, begin with vectors as long as those that come later: the longest of them sets how the graph is linked,
+ * and vectors that are longer still are found less surely.
  *
  * Vectors come, go and change while searches run. A change is seen as a whole: a search finds the index as it was before
  * it or after it. Changes wait for each other; while one is linked, a search waits for some milliseconds at most.
@@ -132,6 +135,7 @@ export class HnswIndex<T extends Id = Id> implements Disposable {
         counts: part('counts'),
         neighbours: part('neighbours'),
         entry: integer('entry', Number(metadata.get('entry')), 0),
+        bound: finite('bound', Number(metadata.get('bound')), 0),
       };
       const count = integer('count', Number(metadata.get('count')), 0);
       const ids = await loadIds<T>('items', count, metadata, tensors, options.signal);
@@ -248,7 +252,9 @@ export class HnswIndex<T extends Id = Id> implements Disposable {
     knownOptions(options, ['signal', 'onProgress']);
     await this.#next(options, Promise.resolve(), async () => {
       const { signal } = options;
-      const { entry, ...state } = await runJob('long', { signal }, (control) => native.hnswState(control, this.#index));
+      const { entry, bound, ...state } = await runJob('long', { signal }, (control) =>
+        native.hnswState(control, this.#index),
+      );
       const ids = await saveIds('items', await this.#ids.snapshot(signal), signal);
       const metadata = {
         format: 'topknot',
@@ -258,6 +264,7 @@ export class HnswIndex<T extends Id = Id> implements Disposable {
         ...Object.fromEntries(numberNames.map((name) => [name, String(this[name])])),
         count: String(this.size),
         entry: String(entry),
+        bound: String(bound),
         ...ids.metadata,
       };
       const parts = Object.entries(state).map(([name, handle]) => [name, new Tensor(handle)] as const);

@@ -79,6 +79,8 @@ HnswLoaded hnswLoad(Job& job, HnswState state, HnswOptions options) {
   expect(state.vectors, "vectors", DType::float32, 2);
   require(state.vectors.cols() >= 1 && state.entry >= 0 && state.entry < state.vectors.rows(), ErrorCode::format,
           "graph: expected vectors and an entry point among them");
+  require(std::isfinite(state.bound) && state.bound >= 0, ErrorCode::format, "bound: expected 0 or more but received ",
+          state.bound);
   requireFinite(job, state.vectors);
   const auto index = std::make_shared<HnswIndex>(options, state);
   return {index, index->live()};

@@ -69,14 +69,15 @@ using Index = us::index_gt<float, uint32_t, uint32_t, Malloc<char>, NodeMemory>;
 
 struct Distance {
   const HnswVectors& vectors;
+  VectorDistance fromVector;
 
   template <typename Entry>
   float operator()(const float* a, const Entry& b) const {
-    return vectors.distance(a, vectors.row(get_slot(b)), vectors.stride);
+    return fromVector(a, vectors.row(get_slot(b)), vectors.stride);
   }
   template <typename A, typename B>
   float operator()(const A& a, const B& b) const {
-    return vectors.distance(vectors.row(get_slot(a)), vectors.row(get_slot(b)), vectors.stride);
+    return vectors.between(vectors.row(get_slot(a)), vectors.row(get_slot(b)), vectors.stride);
   }
 };
 
@@ -128,7 +129,7 @@ int32_t HnswGraph::add(const HnswVectors& vectors, const float* vector, int64_t 
   const auto place = [&](const auto& member) {
     std::memcpy(vectors.row(get_slot(member)), vector, static_cast<size_t>(vectors.stride) * sizeof(float));
   };
-  auto added = impl_->index.add(0, vector, Distance{vectors}, config, place, Prefetch{vectors});
+  auto added = impl_->index.add(0, vector, Distance{vectors, vectors.between}, config, place, Prefetch{vectors});
   expectDone(added, "add to the graph");
   return static_cast<int32_t>(added.slot);
 }
@@ -136,8 +137,9 @@ int32_t HnswGraph::add(const HnswVectors& vectors, const float* vector, int64_t 
 void HnswGraph::relink(const HnswVectors& vectors, int32_t slot, int64_t expansion, int context) {
   const us::index_update_config_t config{static_cast<size_t>(expansion), static_cast<size_t>(context)};
   const float* vector = vectors.row(slot);
-  auto updated = impl_->index.update(impl_->index.iterator_at(static_cast<uint32_t>(slot)), 0, vector,
-                                     Distance{vectors}, config, us::dummy_callback_t{}, Prefetch{vectors});
+  auto updated =
+      impl_->index.update(impl_->index.iterator_at(static_cast<uint32_t>(slot)), 0, vector,
+                          Distance{vectors, vectors.between}, config, us::dummy_callback_t{}, Prefetch{vectors});
   expectDone(updated, "update the graph");
 }
 
@@ -154,11 +156,12 @@ std::span<const HnswCandidate> HnswGraph::find(const HnswVectors& vectors, const
     }
   };
   const size_t k = static_cast<size_t>(wanted);
+  const Distance distance{vectors, vectors.toQuery};
   if (filter) {
     const auto allowed = [filter](const auto& member) { return (*filter)(static_cast<int64_t>(member.slot)); };
-    collect(impl_->index.search(query, k, Distance{vectors}, config, allowed, Prefetch{vectors}));
+    collect(impl_->index.search(query, k, distance, config, allowed, Prefetch{vectors}));
   } else {
-    collect(impl_->index.search(query, k, Distance{vectors}, config, us::dummy_predicate_t{}, Prefetch{vectors}));
+    collect(impl_->index.search(query, k, distance, config, us::dummy_predicate_t{}, Prefetch{vectors}));
   }
   return out;
 }

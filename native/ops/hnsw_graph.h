@@ -19,7 +19,8 @@ bool hasHnsw();
 struct HnswVectors {
   float* rows;
   int64_t stride;
-  VectorDistance distance;
+  VectorDistance between;  // two rows, where the graph is linked
+  VectorDistance toQuery;  // a query and a row; orders rows as `between` would
 
   float* row(int64_t slot) const { return rows + slot * stride; }
 };

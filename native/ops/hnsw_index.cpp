@@ -16,7 +16,11 @@ namespace {
 
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
-int64_t padded(int64_t dims) { return (dims + vectorStep - 1) / vectorStep * vectorStep; }
+/// Numbers in a row: inner product has one more coordinate.
+int64_t strideOf(Metric metric, int64_t dims) {
+  const int64_t used = metric == Metric::innerProduct ? dims + 1 : dims;
+  return (used + vectorStep - 1) / vectorStep * vectorStep;
+}
 
 }  // namespace
 
@@ -35,18 +39,21 @@ void HnswContexts::give(int context) {
 }
 
 HnswIndex::HnswIndex(const HnswOptions& options, int64_t dims)
-    : options_(options), dims_(dims), stride_(padded(dims)), graph_(options.connectivity) {}
+    : options_(options), dims_(dims), stride_(strideOf(options.metric, dims)), graph_(options.connectivity) {}
 
 size_t HnswIndex::bytes() const { return rows_.bytes() + graph_.bytes() + keys_.size() * 8; }
 
 HnswVectors HnswIndex::view() const {
-  HnswVectors vectors{rows_.data<float>(), stride_, nullptr};
-  const VectorDistanceArgs args{options_.metric, &vectors.distance};
-  run(backendOf(Device{}), &Backend::vectorDistance, "vectorDistance", Exec{}, args);
+  HnswVectors vectors{rows_.data<float>(), stride_, nullptr, nullptr};
+  const Backend& backend = backendOf(Device{});
+  const bool cosine = options_.metric == Metric::cosine;
+  for (const VectorDistanceArgs& args : {VectorDistanceArgs{cosine ? Metric::cosine : Metric::l2, &vectors.between},
+                                         VectorDistanceArgs{options_.metric, &vectors.toQuery}})
+    run(backend, &Backend::vectorDistance, "vectorDistance", Exec{}, args);
   return vectors;
 }
 
-/// The vector as the graph compares it: padded with zeros, and of length 1 for cosine (a zero vector stays zero).
+/// A query as it is compared: padded with zeros, and of length 1 for cosine (a zero vector stays zero).
 void HnswIndex::fill(const float* vector, float* row) const {
   std::copy_n(vector, dims_, row);
   std::fill(row + dims_, row + stride_, 0.0f);
@@ -54,6 +61,13 @@ void HnswIndex::fill(const float* vector, float* row) const {
   const double length = std::sqrt(pairDot(vector, vector, dims_));
   if (length == 0) return;
   for (int64_t i = 0; i < dims_; ++i) row[i] = static_cast<float>(static_cast<double>(vector[i]) / length);
+}
+
+/// Makes the row of an item, filled, as long as `bound_` says.
+void HnswIndex::lengthen(float* row) const {
+  if (options_.metric != Metric::innerProduct) return;
+  const double missing = std::sqrt(std::max(0.0, bound_ - pairDot(row, row, dims_)));
+  row[dims_] = static_cast<float>(std::min(missing, static_cast<double>(std::numeric_limits<float>::max())));
 }
 
 // ---- Changes
@@ -75,6 +89,12 @@ void HnswIndex::grow(int64_t slots) {
 
 /// Links the vectors into the graph, where nobody sees them yet. `slots` tells where, as far as it came.
 void HnswIndex::insert(Job& job, const Tensor& vectors, bool parallel, std::vector<int32_t>& slots) {
+  if (graph_.size() == 0) {
+    for (int64_t i = 0; i < vectors.rows(); ++i) {
+      const float* vector = vectors.data<float>() + i * dims_;
+      bound_ = std::max(bound_, pairDot(vector, vector, dims_));
+    }
+  }
   const int64_t n = vectors.rows(), again = std::min(n, static_cast<int64_t>(free_.size()));
   grow(graph_.size() + n - again);
   // Vectors linked at a time: a few milliseconds' worth where searches may be waiting.
@@ -85,8 +105,11 @@ void HnswIndex::insert(Job& job, const Tensor& vectors, bool parallel, std::vect
     // The first node of a graph is put there alone, and a step links either new nodes or old ones.
     const int64_t end = graph_.size() == 0 ? 1 : std::min(begin < again ? again : n, begin + step);
     const Tensor rows = Tensor::host<float>({end - begin, stride_});
-    for (int64_t i = begin; i < end; ++i)
-      fill(vectors.data<float>() + i * dims_, rows.data<float>() + (i - begin) * stride_);
+    for (int64_t i = begin; i < end; ++i) {
+      float* row = rows.data<float>() + (i - begin) * stride_;
+      fill(vectors.data<float>() + i * dims_, row);
+      lengthen(row);
+    }
 
     const std::lock_guard alone(lock_);
     const HnswVectors all = view();
@@ -305,18 +328,20 @@ HnswState HnswIndex::state(Job& job) const {
   out.counts = asTensor(links.counts);
   out.neighbours = asTensor(links.neighbours);
   out.entry = links.entry;
+  out.bound = bound_;
   return out;
 }
 
 HnswIndex::HnswIndex(const HnswOptions& options, const HnswState& state)
     : options_(options),
       dims_(state.vectors.cols()),
-      stride_(padded(dims_)),
+      stride_(strideOf(options.metric, dims_)),
       graph_(options.connectivity,
              HnswLinks{static_cast<int32_t>(state.entry), asVector(state.levels, "levels"),
                        asVector(state.counts, "counts"), asVector(state.neighbours, "neighbours")}),
       rows_(Tensor::host<float>({graph_.size(), stride_})),
-      keys_(asVector(state.keys, "keys")) {
+      keys_(asVector(state.keys, "keys")),
+      bound_(state.bound) {
   const int64_t n = graph_.size();
   require(state.vectors.rows() == n && static_cast<int64_t>(keys_.size()) == n, ErrorCode::format,
           "graph: expected vectors and keys for its ", n, " nodes but received ", state.vectors.rows(), " and ",
@@ -325,6 +350,7 @@ HnswIndex::HnswIndex(const HnswOptions& options, const HnswState& state)
     float* row = rows_.data<float>() + slot * stride_;
     std::copy_n(state.vectors.data<float>() + slot * dims_, dims_, row);
     std::fill(row + dims_, row + stride_, 0.0f);
+    lengthen(row);
   }
   slots_.assign(static_cast<size_t>(n), -1);
   for (int64_t slot = n; slot-- > 0;) {

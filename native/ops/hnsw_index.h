@@ -34,8 +34,9 @@ struct HnswState {
   Tensor keys;                        // int32 [slots]; -1: a signpost
   Tensor levels, counts, neighbours;  // int32, as in HnswLinks
   int64_t entry = 0;
+  double bound = 0;
 };
-TOPKNOT_FIELDS(HnswState, vectors, keys, levels, counts, neighbours, entry)
+TOPKNOT_FIELDS(HnswState, vectors, keys, levels, counts, neighbours, entry, bound)
 
 /// Hands the contexts of a graph to the threads that search it now.
 class HnswContexts {
@@ -90,6 +91,7 @@ class HnswIndex final : public Resource {
   struct Found;
   HnswVectors view() const;
   void fill(const float* vector, float* row) const;
+  void lengthen(float* row) const;
   double score(const float* query, int32_t slot) const;
   void grow(int64_t slots);
   void insert(Job& job, const Tensor& vectors, bool parallel, std::vector<int32_t>& slots);
@@ -103,6 +105,7 @@ class HnswIndex final : public Resource {
   std::vector<int32_t> keys_;   // [capacity] the key of each slot; -1: none that may be returned
   std::vector<int32_t> slots_;  // the slot of each key; -1: removed
   std::vector<uint64_t> live_;  // a bit for each key that has a slot
+  double bound_ = 0;            // the largest squared length of the vectors that the index began with
   std::vector<int32_t> free_;   // slots to use again, the last one first
   int64_t count_ = 0;           // of live keys
 

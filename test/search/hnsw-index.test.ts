@@ -178,6 +178,19 @@ describe('changes', () => {
     expect(recall(await loaded.search(queries, { k: 10 }), await all.search(queries, { k: 10 }))).toBeGreaterThan(0.9);
   });
 
+  it('finds vectors that are longer than all it began with', async () => {
+    using index = await HnswIndex.from(first, vectors.subarray(0, half * d));
+    const long = clustered(300, 21).map((x) => 1.5 * x);
+    await index.add(ids.slice(half, half + 300), long);
+    const exact = await FlatIndex.from(
+      ids.slice(0, half + 300),
+      Float32Array.from([...vectors.subarray(0, half * d), ...long]),
+    );
+    const truth = await exact.search(queries, { k: 10 });
+    expect(truth.flatMap((r) => r.ids).filter((id) => !first.includes(id)).length).toBeGreaterThan(300);
+    expect(recall(await index.search(queries, { k: 10, expansionSearch: 128 }), truth)).toBeGreaterThan(0.9);
+  });
+
   it('keeps its recall when everything has been replaced several times', async () => {
     using index = await HnswIndex.from(first, vectors.subarray(0, half * d));
     let now: Float32Array = vectors;

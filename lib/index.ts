@@ -63,6 +63,35 @@ export {
   solvePositiveDefinite,
 } from './ops/cholesky.js';
 export {
+  add,
+  addBackward,
+  type BinaryGradients,
+  divide,
+  divideBackward,
+  exp,
+  expBackward,
+  type GeluOptions,
+  gelu,
+  geluBackward,
+  log,
+  logBackward,
+  multiply,
+  multiplyBackward,
+  type Operand,
+  relu,
+  reluBackward,
+  sigmoid,
+  sigmoidBackward,
+  silu,
+  siluBackward,
+  sqrt,
+  sqrtBackward,
+  subtract,
+  subtractBackward,
+  tanh,
+  tanhBackward,
+} from './ops/elementwise.js';
+export {
   type EmbeddingBackwardOptions,
   embeddingBagBackward,
   gatherBackward,
@@ -73,6 +102,17 @@ export { type BagMode, type EmbeddingBagOptions, embeddingBag, embeddingBagSync 
 export { type EmbeddingRows, gather, gatherSync, type QuantizedRows, type RowIds } from './ops/gather.js';
 export type { ItemFilter } from './ops/item-filter.js';
 export type { LinalgOptions, OverwriteOptions, Real, Status } from './ops/linalg.js';
+export { type LayerNormGradients, type LayerNormOptions, layerNorm, layerNormBackward } from './ops/layer-norm.js';
+export {
+  type Activation,
+  type MatmulGradients,
+  type MatmulOptions,
+  type MatrixDType,
+  matmul,
+  matmulBackward,
+} from './ops/matmul.js';
+export { max, maxBackward, mean, meanBackward, type ReduceOptions, sum, sumBackward } from './ops/reduce.js';
+export { logSoftmax, logSoftmaxBackward, softmax, softmaxBackward } from './ops/softmax.js';
 export {
   type ItemVectors,
   type TopKOptions,

@@ -6,6 +6,7 @@
 
 #include "backend/als_args.h"
 #include "backend/attention_args.h"
+#include "backend/blocks_args.h"
 #include "backend/bpr_args.h"
 #include "backend/embedding_args.h"
 #include "backend/hnsw_args.h"

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 
+#include "backend/blocks_args.h"
 #include "backend/embedding_args.h"
 
 namespace topknot {
@@ -35,8 +36,8 @@ struct MatmulBatch {
   }
 };
 
-/// c = alpha op(a) op(b) + beta c for every product of the batch, in float32; op(a) is [m, k], op(b) [k, n]. With beta
-/// 0 what c holds does not matter. An element of c depends on its own row and column alone, and on nothing else about
+/// c = f(alpha op(a) op(b) + beta c + bias) for every product of the batch, in float32; op(a) is [m, k], op(b) [k, n].
+/// With beta 0 what c holds does not matter. An element of c depends on its own row and column alone, and on nothing else about
 /// how the work is cut.
 struct MatmulArgs {
   int64_t m, n, k;
@@ -44,6 +45,8 @@ struct MatmulArgs {
   float* c;
   int64_t cStride;  // element (i, j) at c[i * cStride + j]
   float alpha = 1, beta = 0;
+  const float* bias = nullptr;  // [n], for every row; null: none
+  Unary activation = Unary::none;
   MatmulBatch batch{};
 };
 

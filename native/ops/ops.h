@@ -17,6 +17,7 @@
 #include "models/nmf.h"
 #include "models/svd.h"
 #include "ops/attention.h"
+#include "ops/blocks.h"
 #include "ops/embedding.h"
 #include "ops/hnsw_index.h"
 #include "ops/index.h"

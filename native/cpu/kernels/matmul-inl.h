@@ -8,6 +8,7 @@
 #define TOPKNOT_MATMUL_INL_H
 #endif
 
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 #include <algorithm>
@@ -43,15 +44,21 @@ void packPart(const StoredAs<format>* x, PanelSource s, int64_t lanesHere, int64
   }
 }
 
-/// The lanes of one k lie side by side.
+/// `panels` whole panels; the lanes of one k lie side by side, so they are read a few cache lines at a time.
 template <int W, RowFormat format>
-void packRows(const StoredAs<format>* x, int64_t stride, int64_t depth, float* out) {
+void packRows(const StoredAs<format>* x, int64_t stride, int64_t panels, int64_t depth, float* out) {
   const hn::FixedTag<float, 4> four;
   const hn::FixedTag<float, 2> two;
+  constexpr int64_t ahead = 8;
   for (int64_t k = 0; k < depth; ++k, x += stride, out += W) {
+    for (int64_t p = 0; p < panels; ++p) {
+      const auto* from = x + p * W;
+      float* to = out + p * W * depth;
+      if (k + ahead < depth) hwy::Prefetch(from + ahead * stride);
 #pragma GCC unroll 8
-    for (int lane = 0; lane < W / 4 * 4; lane += 4) hn::StoreU(loadColumns<format>(four, x, lane), four, out + lane);
-    if constexpr (W % 4 == 2) hn::StoreU(loadColumns<format>(two, x, W - 2), two, out + W - 2);
+      for (int lane = 0; lane < W / 4 * 4; lane += 4) hn::StoreU(loadColumns<format>(four, from, lane), four, to + lane);
+      if constexpr (W % 4 == 2) hn::StoreU(loadColumns<format>(two, from, W - 2), two, to + W - 2);
+    }
   }
 }
 
@@ -92,10 +99,12 @@ void packColumns(const StoredAs<format>* x, int64_t stride, int64_t depth, float
 /// Packs lanes [firstLane, firstLane + count) and depths [firstDepth, firstDepth + depth) into panels of W lanes.
 template <int W, RowFormat format>
 void packFormat(PanelSource s, int64_t firstLane, int64_t count, int64_t firstDepth, int64_t depth, float* out) {
+  constexpr int64_t together = 8;  // panels read side by side
   const auto* x = static_cast<const StoredAs<format>*>(s.data) + firstLane * s.laneStride + firstDepth * s.depthStride;
-  for (; count > 0; count -= W, x += W * s.laneStride, out += W * depth) {
+  for (int64_t panels; count > 0; count -= panels * W, x += panels * W * s.laneStride, out += panels * W * depth) {
+    panels = s.laneStride == 1 ? std::clamp<int64_t>(count / W, 1, together) : 1;
     if (count < W) packPart<W, format>(x, s, count, depth, out);
-    else if (s.laneStride == 1) packRows<W, format>(x, s.depthStride, depth, out);
+    else if (s.laneStride == 1) packRows<W, format>(x, s.depthStride, panels, depth, out);
     else packColumns<W, format>(x, s.laneStride, depth, out);
   }
 }

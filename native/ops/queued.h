@@ -1,0 +1,37 @@
+// What operations on the stream have in common: checks that can be made at the call, and waiting for their tensors.
+#pragma once
+#include <initializer_list>
+#include <string>
+
+#include "backend/registry.h"
+#include "core/stream.h"
+#include "core/tensor.h"
+
+namespace topknot {
+
+inline void expectFloat32(const Tensor& t, const char* name) {
+  require(t.dtype == DType::float32, ErrorCode::dtype, name, ": expected float32 but received ",
+          std::string(text(t.dtype)));
+}
+
+/// `what` says whose shape it is: "that of x".
+inline void expectShape(const Tensor& t, const char* name, const Shape& shape, const char* what) {
+  require(t.shape == shape, ErrorCode::shape, name, ": expected shape ", text(shape), ", ", what, ", but received ",
+          text(t.shape));
+}
+
+inline void expectSameDevice(const Tensor& t, const char* name, const Tensor& other, const char* otherName) {
+  require(t.device() == other.device(), ErrorCode::device, name, ": expected to be on device '", text(other.device()),
+          "', as ", otherName, " is, but is on '", text(t.device()), "'");
+}
+
+/// Rethrows the error of the operation that was to compute t.
+inline void waitFor(const Tensor& t) {
+  if (t.pending) t.pending->wait();
+}
+
+inline void waitFor(std::initializer_list<const Tensor*> tensors) {
+  for (const Tensor* t : tensors) waitFor(*t);
+}
+
+}  // namespace topknot

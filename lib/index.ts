@@ -101,8 +101,8 @@ export {
 export { type BagMode, type EmbeddingBagOptions, embeddingBag, embeddingBagSync } from './ops/embedding-bag.js';
 export { type EmbeddingRows, gather, gatherSync, type QuantizedRows, type RowIds } from './ops/gather.js';
 export type { ItemFilter } from './ops/item-filter.js';
-export type { LinalgOptions, OverwriteOptions, Real, Status } from './ops/linalg.js';
 export { type LayerNormGradients, type LayerNormOptions, layerNorm, layerNormBackward } from './ops/layer-norm.js';
+export type { LinalgOptions, OverwriteOptions, Real, Status } from './ops/linalg.js';
 export {
   type Activation,
   type MatmulGradients,

@@ -25,7 +25,10 @@ export interface GeluOptions {
   approximate?: 'none' | 'tanh' | undefined;
 }
 
-const unary = (name: Unary) => (x: Floats): Floats => new Tensor(native.unary(x.handle, name));
+const unary =
+  (name: Unary) =>
+  (x: Floats): Floats =>
+    new Tensor(native.unary(x.handle, name));
 const unaryBackward =
   (name: Unary) =>
   (outGradient: Floats, x: Floats): Floats =>
@@ -120,14 +123,7 @@ function binary(name: Binary): (a: Operand, b: Operand) => Floats {
 function binaryBackward(name: Binary): (outGradient: Floats, a: Operand, b: Operand) => BinaryGradients {
   return (outGradient, a, b) => {
     const [left, right] = handles(a, b);
-    const made = native.binaryBackward(
-      outGradient.handle,
-      left,
-      right,
-      name,
-      a instanceof Tensor,
-      b instanceof Tensor,
-    );
+    const made = native.binaryBackward(outGradient.handle, left, right, name, a instanceof Tensor, b instanceof Tensor);
     return { a: made.a && new Tensor(made.a), b: made.b && new Tensor(made.b) };
   };
 }

@@ -20,7 +20,12 @@ export interface MatmulOptions {
   activation?: Activation | undefined;
 }
 
-const optionNames = ['transposeA', 'transposeB', 'bias', 'activation'] as const satisfies readonly (keyof MatmulOptions)[];
+const optionNames = [
+  'transposeA',
+  'transposeB',
+  'bias',
+  'activation',
+] as const satisfies readonly (keyof MatmulOptions)[];
 const activations: readonly Activation[] = ['none', 'relu', 'gelu', 'geluTanh', 'sigmoid', 'tanh', 'silu'];
 
 /**
@@ -34,7 +39,11 @@ const activations: readonly Activation[] = ['none', 'relu', 'gelu', 'geluTanh', 
  * @example const hidden = matmul(x, weight, { transposeB: true, bias, activation: 'relu' });
  * @see Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication"
  */
-export function matmul<D extends MatrixDType>(a: Tensor<D>, b: Tensor<D>, options: MatmulOptions = {}): Tensor<'float32'> {
+export function matmul<D extends MatrixDType>(
+  a: Tensor<D>,
+  b: Tensor<D>,
+  options: MatmulOptions = {},
+): Tensor<'float32'> {
   return new Tensor(native.matmul(a.handle, b.handle, nativeOptions(options)));
 }
 

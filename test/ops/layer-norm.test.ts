@@ -24,11 +24,28 @@ describe('layerNorm', () => {
         await expectNear(layerNorm(tensorOf(x), options), reference(x, eps, weight, bias), 4e-6);
         const g = next(...shape);
         const made = layerNormBackward(tensorOf(g), tensorOf(x), options);
-        const slope = (of: Grid, f: (v: Grid) => Grid) => ({ shape: of.shape, data: centralDifferences(of, g.data, f) });
-        await expectNear(made.x, slope(x, (v) => reference(v, eps, weight, bias)), 1e-5);
-        if (weight) await expectNear(made.weight, slope(weight, (v) => reference(x, eps, v, bias)), 4e-6);
+        const slope = (of: Grid, f: (v: Grid) => Grid) => ({
+          shape: of.shape,
+          data: centralDifferences(of, g.data, f),
+        });
+        await expectNear(
+          made.x,
+          slope(x, (v) => reference(v, eps, weight, bias)),
+          1e-5,
+        );
+        if (weight)
+          await expectNear(
+            made.weight,
+            slope(weight, (v) => reference(x, eps, v, bias)),
+            4e-6,
+          );
         else expect(made.weight).toBeUndefined();
-        if (bias) await expectNear(made.bias, slope(bias, (v) => reference(x, eps, weight, v)), 4e-6);
+        if (bias)
+          await expectNear(
+            made.bias,
+            slope(bias, (v) => reference(x, eps, weight, v)),
+            4e-6,
+          );
         else expect(made.bias).toBeUndefined();
       }
     });

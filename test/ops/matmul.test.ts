@@ -16,8 +16,12 @@ const transposes = [
 const operands = (m: number, n: number, k: number, tA: boolean, tB: boolean, aBatch: number[] = [], bBatch = aBatch) =>
   [next(...aBatch, ...(tA ? [k, m] : [m, k])), next(...bBatch, ...(tB ? [n, k] : [k, n]))] as const;
 
-const optionsOf = (transposeA: boolean, transposeB: boolean, bias: Grid | undefined, activation: MatmulOptions['activation']) =>
-  ({ transposeA, transposeB, bias: bias && tensorOf(bias), activation }) satisfies MatmulOptions;
+const optionsOf = (
+  transposeA: boolean,
+  transposeB: boolean,
+  bias: Grid | undefined,
+  activation: MatmulOptions['activation'],
+) => ({ transposeA, transposeB, bias: bias && tensorOf(bias), activation }) satisfies MatmulOptions;
 
 describe('matmul', () => {
   it('multiplies all transposes, with bias and activation', async () => {
@@ -37,8 +41,14 @@ describe('matmul', () => {
     [[3], [3]],
     [[4], []],
     [[], [4]],
-    [[2, 1, 3], [4, 1]],
-    [[2, 3], [1, 1]],
+    [
+      [2, 1, 3],
+      [4, 1],
+    ],
+    [
+      [2, 3],
+      [1, 1],
+    ],
     [[0], [0]],
   ])('broadcasts batches %j and %j', async (aBatch, bBatch) => {
     for (const [tA, tB] of transposes) {
@@ -63,7 +73,17 @@ describe('matmul', () => {
   });
 
   it('lets NaN through to its row and column alone', async () => {
-    const out = await matmul(tensor([[Number.NaN, 1], [2, 3]]), tensor([[1, 2], [3, 4]]), { activation: 'relu' }).data();
+    const out = await matmul(
+      tensor([
+        [Number.NaN, 1],
+        [2, 3],
+      ]),
+      tensor([
+        [1, 2],
+        [3, 4],
+      ]),
+      { activation: 'relu' },
+    ).data();
     expect([...out]).toEqual([Number.NaN, Number.NaN, 11, 16]);
   });
 
@@ -106,17 +126,40 @@ describe('matmul', () => {
 });
 
 describe('matmulBackward', () => {
-  async function check(a: Grid, b: Grid, bias: Grid | undefined, tA: boolean, tB: boolean, activation: (typeof activations)[number]) {
+  async function check(
+    a: Grid,
+    b: Grid,
+    bias: Grid | undefined,
+    tA: boolean,
+    tB: boolean,
+    activation: (typeof activations)[number],
+  ) {
     const forward = (x: Grid, y: Grid, z: Grid | undefined) =>
       reference(x, y, { transposeA: tA, transposeB: tB, ...(z && { bias: z }), activation });
     const weights = next(...forward(a, b, bias).shape);
     const options = optionsOf(tA, tB, bias, activation);
     const [ta, tb] = [tensorOf(a), tensorOf(b)];
     const made = matmulBackward(tensorOf(weights), ta, tb, matmul(ta, tb, options), options);
-    const difference = (x: Grid, f: (x: Grid) => Grid) => ({ shape: x.shape, data: centralDifferences(x, weights.data, f) });
-    await expectNear(made.a, difference(a, (x) => forward(x, b, bias)), 5e-6);
-    await expectNear(made.b, difference(b, (x) => forward(a, x, bias)), 5e-6);
-    if (bias) await expectNear(made.bias, difference(bias, (x) => forward(a, b, x)), 5e-6);
+    const difference = (x: Grid, f: (x: Grid) => Grid) => ({
+      shape: x.shape,
+      data: centralDifferences(x, weights.data, f),
+    });
+    await expectNear(
+      made.a,
+      difference(a, (x) => forward(x, b, bias)),
+      5e-6,
+    );
+    await expectNear(
+      made.b,
+      difference(b, (x) => forward(a, x, bias)),
+      5e-6,
+    );
+    if (bias)
+      await expectNear(
+        made.bias,
+        difference(bias, (x) => forward(a, b, x)),
+        5e-6,
+      );
     else expect(made.bias).toBeUndefined();
   }
 
@@ -135,7 +178,10 @@ describe('matmulBackward', () => {
     [[3], [3]],
     [[3], []],
     [[], [3]],
-    [[2, 1, 2], [3, 1]],
+    [
+      [2, 1, 2],
+      [3, 1],
+    ],
   ])('sums over what batches %j and %j repeat', async (aBatch, bBatch) => {
     for (const [tA, tB] of transposes) {
       const [a, b] = operands(2, 3, 2, tA, tB, aBatch, bBatch);

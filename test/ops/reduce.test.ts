@@ -1,5 +1,16 @@
 import { describe, expect, it } from 'vitest';
-import { full, max, maxBackward, mean, meanBackward, setThreads, sum, sumBackward, tensor, threads } from '../../lib/index.js';
+import {
+  full,
+  max,
+  maxBackward,
+  mean,
+  meanBackward,
+  setThreads,
+  sum,
+  sumBackward,
+  tensor,
+  threads,
+} from '../../lib/index.js';
 import { centralDifferences, type Grid, reduce } from '../reference/blocks.js';
 import { draw, expectNear, forEachIsa, tensorOf } from './blocks.js';
 
@@ -16,7 +27,7 @@ describe.each(Object.keys(kinds) as (keyof typeof kinds)[])('%s', (name) => {
 
   it('matches its definition and central differences, along every axis and over all', async () => {
     await forEachIsa(async () => {
-      for (const shape of [[5], [3, 4], [2, 3, 37], [19, 2], []]) {
+      for (const shape of [[5], [3, 4], [2, 3, 17], [19, 2], []]) {
         for (const axis of [undefined, ...shape.keys(), ...shape.map((_, i) => -1 - i)]) {
           const x = next(...shape);
           const options = { axis, keepDims: x.data.length % 2 === 0 };
@@ -33,9 +44,9 @@ describe.each(Object.keys(kinds) as (keyof typeof kinds)[])('%s', (name) => {
   it('takes long rows, long columns and wide ones, the same at any number of threads', async () => {
     const before = threads();
     const cases: [Grid, number | undefined][] = [
-      [next(40_000), undefined],
-      [next(3, 20_001), 1],
-      [next(3_001, 20), 0],
+      [next(20_000), undefined],
+      [next(2, 9_001), 1],
+      [next(1_501, 20), 0],
       [next(2, 5_003), 0],
       [next(2, 700, 9), 1],
     ];
@@ -44,8 +55,7 @@ describe.each(Object.keys(kinds) as (keyof typeof kinds)[])('%s', (name) => {
         const t = tensorOf(x);
         setThreads(1);
         const one = forward(t, { axis });
-        const expected = reduce(x, axis, f);
-        await expectNear(one, { ...expected, data: expected.data }, 1e-4);
+        await expectNear(one, reduce(x, axis, f), 1e-4);
         const bytes = await one.data();
         for (const count of [2, 4]) {
           setThreads(count);
@@ -86,6 +96,9 @@ it('sums nothing to zero, but has no mean or maximum of it', async () => {
 });
 
 it('gives the gradient of a maximum to the first that has it', async () => {
-  const x = tensor([[1, 3, 3], [2, 2, 2]]);
+  const x = tensor([
+    [1, 3, 3],
+    [2, 2, 2],
+  ]);
   expect([...(await maxBackward(tensor([5, 7]), x, { axis: 1 }).data())]).toEqual([0, 5, 0, 7, 0, 0]);
 });

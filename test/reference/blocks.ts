@@ -47,7 +47,7 @@ export function normalBelow(x: number): number {
     const t = x - i * h;
     sum += Math.exp((-t * t) / 2) * (i === 0 || i === steps ? 1 : i % 2 ? 4 : 2);
   }
-  return ((sum * h) / 3) / Math.sqrt(2 * Math.PI);
+  return (sum * h) / 3 / Math.sqrt(2 * Math.PI);
 }
 
 const sigmoid = (x: number) => 1 / (1 + Math.exp(-x));
@@ -56,7 +56,8 @@ export const functions = {
   none: (x: number) => x,
   relu: (x: number) => Math.max(x, 0),
   gelu: (x: number) => x * normalBelow(x),
-  geluTanh: (x: number) => (x / 2) * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
+  /** x / 2 (1 + tanh u) = x σ(2 u), which keeps its digits where tanh u is nearly -1. */
+  geluTanh: (x: number) => x * sigmoid(2 * Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)),
   sigmoid,
   tanh: Math.tanh,
   silu: (x: number) => x * sigmoid(x),

@@ -44,7 +44,8 @@ struct ReduceArgs {
   float* out;
 };
 
-/// out [outer, length, inner] = the gradient of a reduction of x: of a maximum it goes to the first element that has it.
+/// out [outer, length, inner] = the gradient of a reduction of x: of a maximum it goes to the first element that has
+/// it.
 struct ReduceGradientArgs {
   Reduction kind;
   const float *x, *gradient;  // gradient [outer, inner]; x is read for the maximum only

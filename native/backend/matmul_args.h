@@ -37,8 +37,8 @@ struct MatmulBatch {
 };
 
 /// c = f(alpha op(a) op(b) + beta c + bias) for every product of the batch, in float32; op(a) is [m, k], op(b) [k, n].
-/// With beta 0 what c holds does not matter. An element of c depends on its own row and column alone, and on nothing else about
-/// how the work is cut.
+/// With beta 0 what c holds does not matter. An element of c depends on its own row and column alone, and on nothing
+/// else about how the work is cut.
 struct MatmulArgs {
   int64_t m, n, k;
   MatmulOperand a, b;

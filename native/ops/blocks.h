@@ -15,7 +15,7 @@ TOPKNOT_ENUM(Reduction, "sum", "mean", "max")
 
 struct MatmulOptions {
   bool transposeA = false, transposeB = false;
-  std::optional<Tensor> bias;        // float32 [n]
+  std::optional<Tensor> bias;      // float32 [n]
   Unary activation = Unary::none;  // any but exp, log and sqrt
 };
 TOPKNOT_FIELDS(MatmulOptions, transposeA, transposeB, bias, activation)

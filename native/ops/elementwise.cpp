@@ -12,7 +12,8 @@ namespace {
 /// out = a op b, all of them on the host and ready; out has the shape that a and b broadcast to.
 void combine(const Exec& exec, Binary function, const Tensor& a, const Tensor& b, const Tensor& out) {
   const Broadcast full = Broadcast(a.shape.dims(), b.shape.dims(), "a", "b").merged();
-  BinaryArgs args{.function = function, .a = a.data<float>(), .b = b.data<float>(), .rank = 1, .out = out.data<float>()};
+  BinaryArgs args{
+      .function = function, .a = a.data<float>(), .b = b.data<float>(), .rank = 1, .out = out.data<float>()};
   args.dims[0] = 1, args.aStride[0] = args.bStride[0] = 0;
   if (!full.dims.empty()) args.rank = static_cast<int32_t>(full.dims.size());
   std::copy(full.dims.begin(), full.dims.end(), args.dims);
@@ -114,7 +115,8 @@ BinaryGradients binaryBackward(Stream& stream, Tensor outGradient, Tensor a, Ten
     out.pending = stream.enqueue([=](const Exec& exec) {
       waitFor({&outGradient, &a, &b});
       const Tensor full = slope(exec, function, first, outGradient, a, b);
-      sumRepeated(exec, backendOf(a.device()), full.data<float>(), full.shape.dims(), x.shape.dims(), out.data<float>());
+      sumRepeated(exec, backendOf(a.device()), full.data<float>(), full.shape.dims(), x.shape.dims(),
+                  out.data<float>());
     });
     return out;
   };

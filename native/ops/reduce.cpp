@@ -58,7 +58,7 @@ Tensor reduceBackward(Stream& stream, Tensor outGradient, Tensor x, Reduction ki
   Tensor out = Tensor::host<float>(x.shape);
   out.pending = stream.enqueue([=](const Exec& exec) {
     waitFor({&outGradient, &x});
-    const ReduceGradientArgs args{kind,      x.data<float>(), outGradient.data<float>(), cut.outer,
+    const ReduceGradientArgs args{kind,       x.data<float>(), outGradient.data<float>(), cut.outer,
                                   cut.length, cut.inner,       out.data<float>()};
     run(backendOf(x.device()), &Backend::reduceGradient, "reduceGradient", exec, args);
   });

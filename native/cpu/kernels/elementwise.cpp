@@ -20,8 +20,8 @@ constexpr int64_t elementsPerChunk = 1 << 15;
 
 template <Unary f>
 HWY_NOINLINE void applyAll(const float* x, int64_t n, float* out) {
-  forVectors(n, [&](int64_t i, int64_t count)
-                    HWY_ATTR { storeSome(apply<f>(loadSome(x + i, count)), out + i, count); });
+  forVectors(n,
+             [&](int64_t i, int64_t count) HWY_ATTR { storeSome(apply<f>(loadSome(x + i, count)), out + i, count); });
 }
 
 template <Unary f, bool fromOut>

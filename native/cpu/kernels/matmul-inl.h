@@ -56,7 +56,8 @@ void packRows(const StoredAs<format>* x, int64_t stride, int64_t panels, int64_t
       float* to = out + p * W * depth;
       if (k + ahead < depth) hwy::Prefetch(from + ahead * stride);
 #pragma GCC unroll 8
-      for (int lane = 0; lane < W / 4 * 4; lane += 4) hn::StoreU(loadColumns<format>(four, from, lane), four, to + lane);
+      for (int lane = 0; lane < W / 4 * 4; lane += 4)
+        hn::StoreU(loadColumns<format>(four, from, lane), four, to + lane);
       if constexpr (W % 4 == 2) hn::StoreU(loadColumns<format>(two, from, W - 2), two, to + W - 2);
     }
   }

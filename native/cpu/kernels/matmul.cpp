@@ -1,7 +1,7 @@
-// c = f(alpha op(a) op(b) + beta c + bias). Every task makes one block of one c from start to end: it packs the parts of a and b
-// that it needs, `depthBlock` deep at a time, and runs register tiles over them. Tasks never wait for each other; what
-// they pack twice costs a few per cent. Every element is a sum over blocks of depth of sums in the order of k,
-// whatever the blocks and the threads.
+// c = f(alpha op(a) op(b) + beta c + bias). Every task makes one block of one c from start to end: it packs the parts
+// of a and b that it needs, `depthBlock` deep at a time, and runs register tiles over them. Tasks never wait for each
+// other; what they pack twice costs a few per cent. Every element is a sum over blocks of depth of sums in the order of
+// k, whatever the blocks and the threads.
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -24,7 +24,7 @@ namespace topknot::HWY_NAMESPACE {
 namespace {
 
 constexpr int64_t depthBlock = 256;    // a panel of b of this depth, and one of a, fit the first-level cache
-constexpr int64_t rowsBlock = 240;   // rows of a, packed: half of a second-level cache
+constexpr int64_t rowsBlock = 240;     // rows of a, packed: half of a second-level cache
 constexpr int64_t colsBlock = 1024;    // columns of b, packed: a share of the last-level cache
 constexpr int64_t taskWork = 1 << 21;  // multiply-adds that are worth a task of their own
 

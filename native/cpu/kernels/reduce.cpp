@@ -19,9 +19,9 @@ HWY_BEFORE_NAMESPACE();
 namespace topknot::HWY_NAMESPACE {
 namespace {
 
-constexpr int64_t rowBlock = 1 << 13;   // elements of a row that are added in float32
-constexpr int64_t downBlock = 1 << 9;   // the same down a column
-constexpr int64_t columns = 1 << 10;    // columns of one task
+constexpr int64_t rowBlock = 1 << 13;  // elements of a row that are added in float32
+constexpr int64_t downBlock = 1 << 9;  // the same down a column
+constexpr int64_t columns = 1 << 10;   // columns of one task
 constexpr int64_t chunkElements = 1 << 15;
 constexpr float minusInfinity = -std::numeric_limits<float>::infinity();
 

@@ -51,8 +51,8 @@ HWY_NOINLINE void softmaxRow(const float* x, int64_t n, bool log, float* out) {
   const Floats factor = all(1 / total), logTotal = all(std::log(total));
   forVectors(n, [&](int64_t i, int64_t count) HWY_ATTR {
     // The maximum goes first: added to the logarithm it would take its digits.
-    const Floats v = log ? hn::Sub(hn::Sub(loadSome(x + i, count), shift), logTotal)
-                         : hn::Mul(loadSome(out + i, count), factor);
+    const Floats v =
+        log ? hn::Sub(hn::Sub(loadSome(x + i, count), shift), logTotal) : hn::Mul(loadSome(out + i, count), factor);
     storeSome(v, out + i, count);
   });
 }

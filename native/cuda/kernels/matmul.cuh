@@ -122,6 +122,9 @@ inline void queueMatmul(Queue& queue, const MatmulArgs& a) {
 
 /// The `matmul` slot.
 inline Status matmul(const Exec& exec, const MatmulArgs& a) {
+  if (a.bias || a.activation != Unary::none) {
+    return failure(ErrorCode::device, "matmul: a GPU adds no bias and applies no activation yet: use device 'cpu'");
+  }
   Queue queue(exec);
   queueMatmul(queue, a);
   return queue.status();

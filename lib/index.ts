@@ -55,13 +55,8 @@ export {
   attentionBackward,
   type Offsets,
 } from './ops/attention.js';
-export {
-  type CholeskyFactor,
-  cholesky,
-  choleskySolve,
-  type LinearSolution,
-  solvePositiveDefinite,
-} from './ops/cholesky.js';
+export { type CholeskyFactor, cholesky, choleskySolve, solvePositiveDefinite } from './ops/cholesky.js';
+export { type EigenPairs, eigh } from './ops/eigh.js';
 export {
   add,
   addBackward,
@@ -102,7 +97,8 @@ export { type BagMode, type EmbeddingBagOptions, embeddingBag, embeddingBagSync 
 export { type EmbeddingRows, gather, gatherSync, type QuantizedRows, type RowIds } from './ops/gather.js';
 export type { ItemFilter } from './ops/item-filter.js';
 export { type LayerNormGradients, type LayerNormOptions, layerNorm, layerNormBackward } from './ops/layer-norm.js';
-export type { LinalgOptions, OverwriteOptions, Real, Status } from './ops/linalg.js';
+export type { LinalgOptions, LinearSolution, OverwriteOptions, Real, Status } from './ops/linalg.js';
+export { luSolve } from './ops/lu.js';
 export {
   type Activation,
   type MatmulGradients,
@@ -111,14 +107,21 @@ export {
   matmul,
   matmulBackward,
 } from './ops/matmul.js';
+export { type QrFactors, qr } from './ops/qr.js';
 export { max, maxBackward, mean, meanBackward, type ReduceOptions, sum, sumBackward } from './ops/reduce.js';
 export { logSoftmax, logSoftmaxBackward, softmax, softmaxBackward } from './ops/softmax.js';
+export { type SingularTriples, svd } from './ops/svd.js';
 export {
   type ItemVectors,
   type TopKOptions,
+  type TopKOptions,
+  type TopKTensors,
   type TopKTensors,
   topK,
+  topK,
   topKSync,
+  topKSync,
+  type VectorMetric,
   type VectorMetric,
 } from './ops/top-k.js';
 export { type SvdOptions, type TruncatedSvd, truncatedSvd } from './ops/truncated-svd.js';

@@ -1,17 +1,18 @@
 import { native } from '../native.js';
 import { Tensor } from '../tensor.js';
-import { handleOf, linalgOptions, type OverwriteOptions, type Real, type Status } from './linalg.js';
+import {
+  handleOf,
+  type LinearSolution,
+  linalgOptions,
+  type OverwriteOptions,
+  type Real,
+  type Status,
+} from './linalg.js';
 
 export interface CholeskyFactor<D extends Real = Real> {
   /** The shape of a: L with a = L Lᵀ, zeros above its diagonal; NaN for a matrix that failed. */
   factor: Tensor<D>;
   /** k > 0: the leading k × k minor is the first that is not positive definite. */
-  status: Status;
-}
-
-export interface LinearSolution<D extends Real = Real> {
-  /** The shape of b; NaN for a matrix that failed. */
-  x: Tensor<D>;
   status: Status;
 }
 

@@ -30,6 +30,12 @@ export interface OverwriteOptions extends LinalgOptions {
  */
 export type Status = Tensor<'int32'>;
 
+export interface LinearSolution<D extends Real = Real> {
+  /** The shape of b; NaN for a matrix that failed. */
+  x: Tensor<D>;
+  status: Status;
+}
+
 /** @internal */
 export function linalgOptions(options: OverwriteOptions, names: readonly (keyof OverwriteOptions)[]) {
   knownOptions(options, names);

@@ -36,4 +36,45 @@ struct CholeskySolveArgs {
   int32_t* status;  // [batch]
 };
 
+/// a x = b by LU with partial pivoting.
+struct LuSolveArgs {
+  Precision precision;
+  int64_t batch, n, rhs;
+  const void* a;    // [batch, n, n]
+  const void* b;    // [batch, n, rhs]
+  void* x;          // [batch, n, rhs]; may be b
+  int32_t* status;  // [batch]
+};
+
+/// a = q r, k = min(m, n): the columns of q are orthonormal, r is upper triangular, of either sign on its diagonal.
+struct QrArgs {
+  Precision precision;
+  int64_t batch, m, n;
+  const void* a;    // [batch, m, n]
+  void* q;          // [batch, m, k]
+  void* r;          // [batch, k, n]
+  int32_t* status;  // [batch]
+};
+
+/// a = V diag(values) Vᵀ for symmetric a, of which the lower triangle is read. Values rise; V's columns are orthonormal.
+struct EighArgs {
+  Precision precision;
+  int64_t batch, n;
+  const void* a;    // [batch, n, n]
+  void* values;     // [batch, n]
+  void* vectors;    // [batch, n, n]
+  int32_t* status;  // [batch]
+};
+
+/// a = u diag(values) vt, k = min(m, n). Values fall and are never negative; u's columns and vt's rows are orthonormal.
+struct SvdArgs {
+  Precision precision;
+  int64_t batch, m, n;
+  const void* a;    // [batch, m, n]
+  void* u;          // [batch, m, k]
+  void* values;     // [batch, k]
+  void* vt;         // [batch, k, n]
+  int32_t* status;  // [batch]
+};
+
 }  // namespace topknot

@@ -17,7 +17,13 @@ struct Matrices {
   bool single;
 
   const void* data() const { return tensor.buffer->data(); }
-  Shape statusShape() const { return single ? Shape{} : Shape{batch}; }
+  int64_t least() const { return std::min(rows, cols); }
+  Tensor status() const { return Tensor::host<int32_t>(single ? Shape{} : Shape{batch}); }
+  /// A result of as many matrices [r, c], or vectors [c].
+  Tensor result(int64_t r, int64_t c) const {
+    return Tensor::host(tensor.dtype, single ? Shape{r, c} : Shape{batch, r, c});
+  }
+  Tensor result(int64_t c) const { return Tensor::host(tensor.dtype, single ? Shape{c} : Shape{batch, c}); }
 };
 
 Matrices matrices(Tensor t, const char* name) {
@@ -70,8 +76,17 @@ Tensor resultLike(const Tensor& t, bool overwrite) {
 
 using Describe = std::string (*)(int32_t status, int64_t rows);
 
+std::string describeCommon(int32_t status, int64_t) {
+  return status == notFinite ? "holds or results in numbers that are not finite"
+                             : "needs more sweeps of the iteration than are made";
+}
+
+std::string describeSingular(int32_t status, int64_t rows) {
+  return status < 0 ? describeCommon(status, rows) : concat("is singular: pivot ", status, " of ", rows, " is zero");
+}
+
 std::string describePositiveDefinite(int32_t status, int64_t rows) {
-  if (status == notFinite) return "holds or results in numbers that are not finite";
+  if (status < 0) return describeCommon(status, rows);
   return concat("is not positive definite: pivot ", status, " of ", rows, " is not positive");
 }
 
@@ -108,7 +123,7 @@ Solution solveByCholesky(Stream& stream, Tensor matrix, const char* name, bool f
                          const LinalgOptions& options) {
   const Matrices a = squareMatrices(std::move(matrix), name);
   const int64_t rhs = rightHandSides(a, name, b);
-  Solution result{resultLike(b, options.overwrite), Tensor::host<int32_t>(a.statusShape())};
+  Solution result{resultLike(b, options.overwrite), a.status()};
   queue(stream, a, name, options, describePositiveDefinite, result.status, {&result.x},
         [a, b, rhs, factored, x = result.x, status = result.status](const Exec& exec) {
           wait(a.tensor);
@@ -126,7 +141,7 @@ namespace ops {
 
 Factor cholesky(Stream& stream, Tensor a, LinalgOptions options) {
   const Matrices in = squareMatrices(std::move(a), "a");
-  Factor result{resultLike(in.tensor, options.overwrite), Tensor::host<int32_t>(in.statusShape())};
+  Factor result{resultLike(in.tensor, options.overwrite), in.status()};
   queue(stream, in, "a", options, describePositiveDefinite, result.status, {&result.factor},
         [in, result](const Exec& exec) {
           wait(in.tensor);
@@ -143,6 +158,61 @@ Solution choleskySolve(Stream& stream, Tensor factor, Tensor b, LinalgOptions op
 
 Solution solvePositiveDefinite(Stream& stream, Tensor a, Tensor b, LinalgOptions options) {
   return solveByCholesky(stream, std::move(a), "a", false, std::move(b), options);
+}
+
+Solution luSolve(Stream& stream, Tensor a, Tensor b, LinalgOptions options) {
+  const Matrices in = squareMatrices(std::move(a), "a");
+  const int64_t rhs = rightHandSides(in, "a", b);
+  Solution result{resultLike(b, options.overwrite), in.status()};
+  queue(stream, in, "a", options, describeSingular, result.status, {&result.x},
+        [in, b, rhs, result](const Exec& exec) {
+          wait(in.tensor);
+          wait(b);
+          run(backendOf(in.tensor.device()), &Backend::luSolve, "luSolve", exec,
+              LuSolveArgs{in.precision, in.batch, in.rows, rhs, in.data(), b.buffer->data(), result.x.buffer->data(),
+                          result.status.data<int32_t>()});
+        });
+  return result;
+}
+
+QrFactors qr(Stream& stream, Tensor a, LinalgOptions options) {
+  const Matrices in = matrices(std::move(a), "a");
+  QrFactors result{in.result(in.rows, in.least()), in.result(in.least(), in.cols), in.status()};
+  queue(stream, in, "a", options, describeCommon, result.status, {&result.q, &result.r},
+        [in, result](const Exec& exec) {
+          wait(in.tensor);
+          run(backendOf(in.tensor.device()), &Backend::qr, "qr", exec,
+              QrArgs{in.precision, in.batch, in.rows, in.cols, in.data(), result.q.buffer->data(),
+                     result.r.buffer->data(), result.status.data<int32_t>()});
+        });
+  return result;
+}
+
+EigenPairs eigh(Stream& stream, Tensor a, LinalgOptions options) {
+  const Matrices in = squareMatrices(std::move(a), "a");
+  EigenPairs result{in.result(in.rows), in.result(in.rows, in.rows), in.status()};
+  queue(stream, in, "a", options, describeCommon, result.status, {&result.values, &result.vectors},
+        [in, result](const Exec& exec) {
+          wait(in.tensor);
+          run(backendOf(in.tensor.device()), &Backend::eigh, "eigh", exec,
+              EighArgs{in.precision, in.batch, in.rows, in.data(), result.values.buffer->data(),
+                       result.vectors.buffer->data(), result.status.data<int32_t>()});
+        });
+  return result;
+}
+
+SingularTriples svd(Stream& stream, Tensor a, LinalgOptions options) {
+  const Matrices in = matrices(std::move(a), "a");
+  SingularTriples result{in.result(in.rows, in.least()), in.result(in.least()), in.result(in.least(), in.cols),
+                         in.status()};
+  queue(stream, in, "a", options, describeCommon, result.status, {&result.u, &result.s, &result.vt},
+        [in, result](const Exec& exec) {
+          wait(in.tensor);
+          run(backendOf(in.tensor.device()), &Backend::svd, "svd", exec,
+              SvdArgs{in.precision, in.batch, in.rows, in.cols, in.data(), result.u.buffer->data(),
+                      result.s.buffer->data(), result.vt.buffer->data(), result.status.data<int32_t>()});
+        });
+  return result;
 }
 
 }  // namespace ops

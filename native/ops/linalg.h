@@ -24,4 +24,19 @@ struct Solution {
 };
 TOPKNOT_FIELDS(Solution, x, status)
 
+struct QrFactors {
+  Tensor q, r, status;
+};
+TOPKNOT_FIELDS(QrFactors, q, r, status)
+
+struct EigenPairs {
+  Tensor values, vectors, status;
+};
+TOPKNOT_FIELDS(EigenPairs, values, vectors, status)
+
+struct SingularTriples {
+  Tensor u, s, vt, status;
+};
+TOPKNOT_FIELDS(SingularTriples, u, s, vt, status)
+
 }  // namespace topknot

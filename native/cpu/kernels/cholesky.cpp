@@ -102,15 +102,6 @@ void choleskyLanes(const Exec& exec, const CholeskyArgs& args) {
   });
 }
 
-/// The lanes in which one of `count` vectors is not finite get NaN, the others 0.
-template <class T>
-LaneVec<T> notFiniteLanes(const T* x, int64_t count) {
-  constexpr LaneTag<T> d{};
-  LaneVec<T> zero = hn::Zero(d);
-  for (int64_t i = 0; i < count; ++i) zero = hn::MulAdd(hn::Load(d, x + i * laneCount<T>), hn::Zero(d), zero);
-  return zero;
-}
-
 template <class T>
 void choleskySolveLanes(const Exec& exec, const CholeskySolveArgs& args) {
   constexpr LaneTag<T> d{};

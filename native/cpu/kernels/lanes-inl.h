@@ -12,6 +12,9 @@
 #include <hwy/highway.h>
 
 #include <cstdint>
+#include <type_traits>
+
+#include "cpu/kernels/linalg_batch.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace topknot::HWY_NAMESPACE {
@@ -93,6 +96,29 @@ HWY_INLINE void deinterleave(const T* in, int64_t count, T* first, int64_t strid
       for (int64_t r = 0; r < lanes; ++r) first[(l + r) * stride + e] = from[e * N + r];
     }
   }
+}
+
+/// The lanes in which one of `count` vectors is not finite get NaN, the others 0.
+template <class T>
+LaneVec<T> notFiniteLanes(const T* x, int64_t count) {
+  constexpr LaneTag<T> d{};
+  LaneVec<T> zero = hn::Zero(d);
+  for (int64_t i = 0; i < count; ++i) zero = hn::MulAdd(hn::Load(d, x + i * laneCount<T>), hn::Zero(d), zero);
+  return zero;
+}
+
+/// Multiplies the `count` elements of each matrix by a power of two, scale[lane], that brings the largest to about 1: their
+/// squares then neither overflow nor vanish where they matter.
+template <class T>
+HWY_INLINE void scaleLanes(T* x, int64_t count, T* scale) {
+  constexpr LaneTag<T> d{};
+  constexpr int64_t N = laneCount<T>;
+  LaneVec<T> largest = hn::Zero(d);
+  for (int64_t i = 0; i < count; ++i) largest = hn::Max(largest, hn::Abs(hn::Load(d, x + i * N)));
+  hn::Store(largest, d, scale);
+  for (int64_t l = 0; l < N; ++l) scale[l] = scaleFor(scale[l]);
+  const LaneVec<T> by = hn::Load(d, scale);
+  for (int64_t i = 0; i < count; ++i) hn::Store(hn::Mul(hn::Load(d, x + i * N), by), d, x + i * N);
 }
 
 /// acc[r][s] -= Σ_k a[r][k] b[k][s], k < depth, all of it in registers but a and b.

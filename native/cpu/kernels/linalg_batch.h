@@ -61,4 +61,26 @@ bool lowerFinite(const T* a, int64_t n) {
   return true;
 }
 
+/// The power of two that brings `largest` to about 1; 1 for zero and for what is not finite.
+template <class T>
+T scaleFor(T largest) {
+  if (!(largest > 0) || !std::isfinite(largest)) return 1;
+  constexpr int most = std::numeric_limits<T>::max_exponent - 8;
+  int exponent;
+  std::frexp(largest, &exponent);
+  return std::ldexp(T{1}, -std::clamp(exponent, -most, most));
+}
+
+/// Pair i < n / 2 of a round among n players, n even: in n - 1 rounds everyone meets everyone, each pair p < q once.
+struct Pair {
+  int64_t p, q;
+};
+inline Pair pairOf(int64_t n, int64_t round, int64_t i) {
+  const int64_t a = i == 0 ? n - 1 : (round + i) % (n - 1), b = i == 0 ? round : (round + n - 1 - i) % (n - 1);
+  return {std::min(a, b), std::max(a, b)};
+}
+
+/// Sweeps of a Jacobi iteration, each through all pairs, before a matrix is given up; about 10 are enough at 64 rows.
+inline constexpr int mostSweeps = 40;
+
 }  // namespace topknot

@@ -120,6 +120,10 @@ export interface NativeOps {
   cholesky(a: Handle | TypedArray, options: { strict: boolean; overwrite: boolean; }): { factor: Handle; status: Handle; };
   choleskySolve(factor: Handle | TypedArray, b: Handle | TypedArray, options: { strict: boolean; overwrite: boolean; }): { x: Handle; status: Handle; };
   solvePositiveDefinite(a: Handle | TypedArray, b: Handle | TypedArray, options: { strict: boolean; overwrite: boolean; }): { x: Handle; status: Handle; };
+  luSolve(a: Handle | TypedArray, b: Handle | TypedArray, options: { strict: boolean; overwrite: boolean; }): { x: Handle; status: Handle; };
+  qr(a: Handle | TypedArray, options: { strict: boolean; overwrite: boolean; }): { q: Handle; r: Handle; status: Handle; };
+  eigh(a: Handle | TypedArray, options: { strict: boolean; overwrite: boolean; }): { values: Handle; vectors: Handle; status: Handle; };
+  svd(a: Handle | TypedArray, options: { strict: boolean; overwrite: boolean; }): { u: Handle; s: Handle; vt: Handle; status: Handle; };
   topk(control: Control | undefined, queries: Handle | TypedArray, items: Handle | TypedArray, itemNorms: Handle | TypedArray | undefined, k: number, metric: 'innerProduct' | 'cosine' | 'l2', filter: { allowed?: Handle | undefined; seen?: { indptr: Handle; indices: Handle; values: Handle; cols: number; } | undefined; seenRows?: Handle | undefined; }): Promise<{ ids: Handle; scores: Handle; }>;
   topkSync(queries: Handle | TypedArray, items: Handle | TypedArray, itemNorms: Handle | TypedArray | undefined, k: number, metric: 'innerProduct' | 'cosine' | 'l2', filter: { allowed?: Handle | undefined; seen?: { indptr: Handle; indices: Handle; values: Handle; cols: number; } | undefined; seenRows?: Handle | undefined; }): { ids: Handle; scores: Handle; };
   topkQueued(queries: Handle | TypedArray, items: Handle | TypedArray, k: number, metric: 'innerProduct' | 'cosine' | 'l2', filter: { allowed?: Handle | undefined; seen?: { indptr: Handle; indices: Handle; values: Handle; cols: number; } | undefined; seenRows?: Handle | undefined; }): { ids: Handle; scores: Handle; };

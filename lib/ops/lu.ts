@@ -14,16 +14,8 @@ import { handleOf, type LinearSolution, linalgOptions, type OverwriteOptions, ty
  * that failed before and, with `strict`, with ERR_VALUE
  * @example const { x, status } = luSolve(a, b); await x.data();
  */
-export function luSolve<D extends Real>(
-  a: Tensor<D>,
-  b: Tensor<D>,
-  options: OverwriteOptions = {},
-): LinearSolution<D> {
-  const made = native.luSolve(
-    handleOf('a', a),
-    handleOf('b', b),
-    linalgOptions(options, ['strict', 'overwrite']),
-  );
+export function luSolve<D extends Real>(a: Tensor<D>, b: Tensor<D>, options: OverwriteOptions = {}): LinearSolution<D> {
+  const made = native.luSolve(handleOf('a', a), handleOf('b', b), linalgOptions(options, ['strict', 'overwrite']));
   if (options.overwrite) b.dispose();
   return { x: new Tensor(made.x), status: new Tensor(made.status) };
 }

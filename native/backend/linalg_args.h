@@ -56,7 +56,8 @@ struct QrArgs {
   int32_t* status;  // [batch]
 };
 
-/// a = V diag(values) Vᵀ for symmetric a, of which the lower triangle is read. Values rise; V's columns are orthonormal.
+/// a = V diag(values) Vᵀ for symmetric a, of which the lower triangle is read. Values rise; V's columns are
+/// orthonormal.
 struct EighArgs {
   Precision precision;
   int64_t batch, n;

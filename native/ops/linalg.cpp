@@ -164,14 +164,13 @@ Solution luSolve(Stream& stream, Tensor a, Tensor b, LinalgOptions options) {
   const Matrices in = squareMatrices(std::move(a), "a");
   const int64_t rhs = rightHandSides(in, "a", b);
   Solution result{resultLike(b, options.overwrite), in.status()};
-  queue(stream, in, "a", options, describeSingular, result.status, {&result.x},
-        [in, b, rhs, result](const Exec& exec) {
-          wait(in.tensor);
-          wait(b);
-          run(backendOf(in.tensor.device()), &Backend::luSolve, "luSolve", exec,
-              LuSolveArgs{in.precision, in.batch, in.rows, rhs, in.data(), b.buffer->data(), result.x.buffer->data(),
-                          result.status.data<int32_t>()});
-        });
+  queue(stream, in, "a", options, describeSingular, result.status, {&result.x}, [in, b, rhs, result](const Exec& exec) {
+    wait(in.tensor);
+    wait(b);
+    run(backendOf(in.tensor.device()), &Backend::luSolve, "luSolve", exec,
+        LuSolveArgs{in.precision, in.batch, in.rows, rhs, in.data(), b.buffer->data(), result.x.buffer->data(),
+                    result.status.data<int32_t>()});
+  });
   return result;
 }
 

@@ -70,40 +70,48 @@ int main(int argc, char** argv) {
     using E = EigenLinalg<float>;
     const auto p = Precision::float32;
     const auto at = [&](std::vector<float>& v, int64_t m, int64_t count) { return v.data() + m * count; };
-    const auto row = [&](const char* name, const std::function<void()>& lanes, const std::function<void(int64_t)>& one) {
+    const auto row = [&](const char* name, const std::function<void()>& lanes,
+                         const std::function<void(int64_t)>& one) {
       const double ours = best(rounds, c.batch, lanes);
       const double eigen = best(rounds, c.batch, [&] {
         for (int64_t m = 0; m < c.batch; ++m) one(m);
       });
       std::printf("%-16s %4ld %10.3f %10.3f %7.2fx\n", name, static_cast<long>(n), ours, eigen, eigen / ours);
     };
-    row("cholesky solve",
+    row(
+        "cholesky solve",
         [&] {
-          check(backend.choleskySolve(
-              exec, {p, c.batch, n, 1, c.a.data(), false, c.b.data(), c.y.data(), c.status.data()}));
+          check(backend.choleskySolve(exec,
+                                      {p, c.batch, n, 1, c.a.data(), false, c.b.data(), c.y.data(), c.status.data()}));
         },
         [&](int64_t m) {
           E::cholesky(at(c.a, m, n * n), n, at(c.x, m, n * n));
           E::choleskySolve(at(c.x, m, n * n), n, at(c.b, m, n), 1, at(c.y, m, n));
         });
-    row("lu solve",
+    row(
+        "lu solve",
         [&] {
           check(backend.luSolve(exec, {p, c.batch, n, 1, c.a.data(), c.b.data(), c.y.data(), c.status.data()}));
         },
         [&](int64_t m) { E::luSolve(at(c.a, m, n * n), n, at(c.b, m, n), 1, at(c.y, m, n)); });
-    row("qr", [&] { check(backend.qr(exec, {p, c.batch, n, n, c.a.data(), c.x.data(), c.y.data(), c.status.data()})); },
-        [&](int64_t m) { E::qr(at(c.a, m, n * n), n, n, at(c.x, m, n * n), at(c.y, m, n * n)); });
-    row("eigh",
-        [&] { check(backend.eigh(exec, {p, c.batch, n, c.a.data(), c.y.data(), c.x.data(), c.status.data()})); },
-        [&](int64_t m) { E::eigh(at(c.a, m, n * n), n, at(c.y, m, n), at(c.x, m, n * n)); });
-    row("svd",
+    row(
+        "qr",
         [&] {
-          check(backend.svd(
-              exec, {p, c.batch, n, n, c.a.data(), c.x.data(), c.z.data(), c.y.data(), c.status.data()}));
+          check(backend.qr(exec, {p, c.batch, n, n, c.a.data(), c.x.data(), c.y.data(), c.status.data()}));
         },
-        [&](int64_t m) {
-          E::svd(at(c.a, m, n * n), n, n, at(c.x, m, n * n), at(c.z, m, n), at(c.y, m, n * n));
-        });
+        [&](int64_t m) { E::qr(at(c.a, m, n * n), n, n, at(c.x, m, n * n), at(c.y, m, n * n)); });
+    row(
+        "eigh",
+        [&] {
+          check(backend.eigh(exec, {p, c.batch, n, c.a.data(), c.y.data(), c.x.data(), c.status.data()}));
+        },
+        [&](int64_t m) { E::eigh(at(c.a, m, n * n), n, at(c.y, m, n), at(c.x, m, n * n)); });
+    row(
+        "svd",
+        [&] {
+          check(backend.svd(exec, {p, c.batch, n, n, c.a.data(), c.x.data(), c.z.data(), c.y.data(), c.status.data()}));
+        },
+        [&](int64_t m) { E::svd(at(c.a, m, n * n), n, n, at(c.x, m, n * n), at(c.z, m, n), at(c.y, m, n * n)); });
   }
   return 0;
 }

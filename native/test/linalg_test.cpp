@@ -185,9 +185,9 @@ std::vector<Tensor> matricesOfManyKinds(DType dtype, int64_t batch, int64_t rows
   return {plain, lowRank, graded, zeros, huge, tiny};
 }
 
-constexpr std::pair<int64_t, int64_t> shapes[] = {{1, 1},   {2, 1},   {1, 3},   {2, 2},   {5, 3},   {3, 5},
-                                                  {8, 8},   {9, 4},   {17, 17}, {64, 20}, {20, 64}, {64, 64},
-                                                  {65, 65}, {100, 7}, {7, 100}};
+constexpr std::pair<int64_t, int64_t> shapes[] = {{1, 1},   {2, 1},   {1, 3},   {2, 2},   {5, 3},
+                                                  {3, 5},   {8, 8},   {9, 4},   {17, 17}, {64, 20},
+                                                  {20, 64}, {64, 64}, {65, 65}, {100, 7}, {7, 100}};
 
 void report(const char* what, DType dtype, int64_t n, double worst) {
   std::printf("  isa %s: %s, %s, n %ld: %g\n", cpuBackend().isa, what, std::string(text(dtype)).c_str(),
@@ -359,7 +359,7 @@ TEST(singularMatricesNameTheirPivot) {
       const Tensor clean = normals(dtype, {batch, n, n}, 3), b = normals(dtype, {batch, n}, 4);
       Tensor a = copy(clean), sides = copy(b);
       for (int64_t i = 0; i < n; ++i) {
-        set(a, 2 * square + i * n + 3, 0);             // column 3 is zero: pivot 4
+        set(a, 2 * square + i * n + 3, 0);  // column 3 is zero: pivot 4
         for (int64_t j = 0; j < n; ++j) set(a, 5 * square + i * n + j, 0);
       }
       set(a, 8 * square + 7, std::numeric_limits<double>::quiet_NaN());
@@ -460,7 +460,8 @@ TEST(svdIsOrthogonalAndGivesTheMatrixBack) {
             worst = larger(worst, larger(u.orthogonality(), vt.transposed().orthogonality()));
             worst = larger(worst, (scaled * vt).distance(Dense(a, m)));
           }
-          expectBelow(worst, 4 * static_cast<double>(rows + cols + 8) * epsilon(dtype), "svd", dtype, rows * 1000 + cols);
+          expectBelow(worst, 4 * static_cast<double>(rows + cols + 8) * epsilon(dtype), "svd", dtype,
+                      rows * 1000 + cols);
         });
       }
     }

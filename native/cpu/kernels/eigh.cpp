@@ -1,8 +1,9 @@
-// Eigenvalues and eigenvectors of symmetric matrices. Small matrices lie one in each lane (lanes-inl.h) and are made diagonal by
-// Jacobi rotations; others go to Eigen.
+// Eigenvalues and eigenvectors of symmetric matrices. Small matrices lie one in each lane (lanes-inl.h) and are made
+// diagonal by Jacobi rotations; others go to Eigen.
 //
-// A round rotates n / 2 pairs that have no row in common, so that their angles do not wait for each other; n - 1 rounds make a
-// sweep. Sweeps go on until no lane has an element left to rotate away; a matrix that is done is not changed by further ones.
+// A round rotates n / 2 pairs that have no row in common, so that their angles do not wait for each other; n - 1 rounds
+// make a sweep. Sweeps go on until no lane has an element left to rotate away; a matrix that is done is not changed by
+// further ones.
 #include "cpu/kernels/guard.h"
 #include "cpu/kernels/linalg_batch.h"
 #include "cpu/kernels/linalg_eigen.h"

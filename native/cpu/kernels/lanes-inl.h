@@ -107,8 +107,8 @@ LaneVec<T> notFiniteLanes(const T* x, int64_t count) {
   return zero;
 }
 
-/// Multiplies the `count` elements of each matrix by a power of two, scale[lane], that brings the largest to about 1: their
-/// squares then neither overflow nor vanish where they matter.
+/// Multiplies the `count` elements of each matrix by a power of two, scale[lane], that brings the largest to about 1:
+/// their squares then neither overflow nor vanish where they matter.
 template <class T>
 HWY_INLINE void scaleLanes(T* x, int64_t count, T* scale) {
   constexpr LaneTag<T> d{};

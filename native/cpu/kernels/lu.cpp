@@ -1,5 +1,5 @@
-// Systems solved by LU with partial pivoting. Small matrices lie one in each lane (lanes-inl.h), with their right-hand sides as
-// further columns; others go to Eigen.
+// Systems solved by LU with partial pivoting. Small matrices lie one in each lane (lanes-inl.h), with their right-hand
+// sides as further columns; others go to Eigen.
 #include "cpu/kernels/guard.h"
 #include "cpu/kernels/linalg_batch.h"
 #include "cpu/kernels/linalg_eigen.h"
@@ -79,7 +79,8 @@ HWY_INLINE void pivotRow(const Systems<T>& a, int64_t k) {
   }
 }
 
-/// Factorises, left-looking, and solves in place. Gives the first pivot that is zero, counted from 1, or 0, in each lane.
+/// Factorises, left-looking, and solves in place. Gives the first pivot that is zero, counted from 1, or 0, in each
+/// lane.
 template <class T>
 LaneVec<T> solveLanes(const Systems<T>& a) {
   constexpr LaneTag<T> d{};
@@ -162,7 +163,7 @@ void luLarge(const Exec& exec, const LuSolveArgs& args) {
 
 template <class T>
 void luOf(const Exec& exec, const LuSolveArgs& a) {
-  a.n <= mostLaneRows && a.rhs <= mostLaneColumns ? luLanes<T>(exec, a) : luLarge<T>(exec, a);
+  a.n <= mostLaneRows&& a.rhs <= mostLaneColumns ? luLanes<T>(exec, a) : luLarge<T>(exec, a);
 }
 
 }  // namespace

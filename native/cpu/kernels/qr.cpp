@@ -49,8 +49,8 @@ HWY_INLINE void reflectColumns(const T* v, int64_t ldv, LaneVec<T> tau, T* c, in
   }
 }
 
-/// Makes the reflection that takes the column c [rows] to a multiple of the first unit vector: that multiple goes to c[0], the
-/// rest of v, whose first element is 1, below it. Gives tau; 0 where nothing is to be done.
+/// Makes the reflection that takes the column c [rows] to a multiple of the first unit vector: that multiple goes to
+/// c[0], the rest of v, whose first element is 1, below it. Gives tau; 0 where nothing is to be done.
 template <class T>
 HWY_INLINE LaneVec<T> makeReflection(T* c, int64_t ld, int64_t rows) {
   constexpr LaneTag<T> d{};
@@ -135,7 +135,7 @@ void qrLarge(const Exec& exec, const QrArgs& args) {
 
 template <class T>
 void qrOf(const Exec& exec, const QrArgs& a) {
-  a.m <= mostLaneRows && a.n <= mostLaneRows ? qrLanes<T>(exec, a) : qrLarge<T>(exec, a);
+  a.m <= mostLaneRows&& a.n <= mostLaneRows ? qrLanes<T>(exec, a) : qrLarge<T>(exec, a);
 }
 
 }  // namespace

@@ -1,9 +1,10 @@
-// Thin singular value decompositions. Small matrices lie one in each lane (lanes-inl.h) and are decomposed by one-sided Jacobi
-// rotations (Hestenes 1958); others go to Eigen.
+// Thin singular value decompositions. Small matrices lie one in each lane (lanes-inl.h) and are decomposed by one-sided
+// Jacobi rotations (Hestenes 1958); others go to Eigen.
 //
-// Rotations from the right make the columns of a tall matrix orthogonal; their lengths are the singular values, the columns over
-// their lengths are u, and the product of the rotations is v. A wide matrix is decomposed as its transpose. Sweeps go on
-// until no lane has a pair left to rotate; a matrix that is done is not changed by further ones.
+// Rotations from the right make the columns of a tall matrix orthogonal; their lengths are the singular values, the
+// columns over their lengths are u, and the product of the rotations is v. A wide matrix is decomposed as its
+// transpose. Sweeps go on until no lane has a pair left to rotate; a matrix that is done is not changed by further
+// ones.
 #include "cpu/kernels/guard.h"
 #include "cpu/kernels/linalg_batch.h"
 #include "cpu/kernels/linalg_eigen.h"
@@ -19,13 +20,15 @@ HWY_BEFORE_NAMESPACE();
 namespace topknot::HWY_NAMESPACE {
 namespace {
 
-/// N matrices of `k` columns with `rows` >= k elements in the working memory of a thread; the columns lie one after the other.
+/// N matrices of `k` columns with `rows` >= k elements in the working memory of a thread; the columns lie one after the
+/// other.
 template <class T>
 class OneSided {
   static constexpr LaneTag<T> d{};
   static constexpr int64_t N = laneCount<T>;
   using V = LaneVec<T>;
-  /// Columns shorter than this part of the largest element count as zero: their squares would vanish. Far below rounding.
+  /// Columns shorter than this part of the largest element count as zero: their squares would vanish. Far below
+  /// rounding.
   static constexpr T negligible = sizeof(T) == 4 ? T(1e-12) : T(1e-100);
 
  public:
@@ -129,8 +132,8 @@ class OneSided {
   T *w_, *vt_, *loaded_;
 };
 
-/// Makes row j of q [j + 1, count], whose rows before are orthonormal, another unit vector orthogonal to them: what is left of
-/// the unit vector that they cover least.
+/// Makes row j of q [j + 1, count], whose rows before are orthonormal, another unit vector orthogonal to them: what is
+/// left of the unit vector that they cover least.
 template <class T>
 void complete(T* q, int64_t j, int64_t count) {
   int64_t best = 0;
@@ -164,7 +167,8 @@ void transposeInto(const T* in, int64_t rows, int64_t cols, T* out) {
   }
 }
 
-/// The decomposition of one lane by falling values: `values` [k], left [k, rows] and right [k, k], a vector in each row.
+/// The decomposition of one lane by falling values: `values` [k], left [k, rows] and right [k, k], a vector in each
+/// row.
 template <class T>
 void sortedTriples(const OneSided<T>& made, int64_t lane, int64_t rows, int64_t k, T* values, T* left, T* right) {
   T lengths[mostLaneRows];
@@ -233,7 +237,7 @@ void svdLarge(const Exec& exec, const SvdArgs& args) {
 
 template <class T>
 void svdOf(const Exec& exec, const SvdArgs& a) {
-  a.m <= mostLaneRows && a.n <= mostLaneRows ? svdLanes<T>(exec, a) : svdLarge<T>(exec, a);
+  a.m <= mostLaneRows&& a.n <= mostLaneRows ? svdLanes<T>(exec, a) : svdLarge<T>(exec, a);
 }
 
 }  // namespace

@@ -114,14 +114,9 @@ export { type SingularTriples, svd } from './ops/svd.js';
 export {
   type ItemVectors,
   type TopKOptions,
-  type TopKOptions,
-  type TopKTensors,
   type TopKTensors,
   topK,
-  topK,
   topKSync,
-  topKSync,
-  type VectorMetric,
   type VectorMetric,
 } from './ops/top-k.js';
 export { type SvdOptions, type TruncatedSvd, truncatedSvd } from './ops/truncated-svd.js';

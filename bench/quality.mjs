@@ -1,6 +1,6 @@
 // npm run bench:quality: how good the models are on public data, beside the published figures.
 //   npm run bench:quality -- --data DIR [--json FILE] [--only DATASET[,DATASET]] [--models MODEL[,MODEL]] [--threads N]
-//   npm run bench:quality -- --data DIR --tune [--only DATASET] [--json FILE]
+//   npm run bench:quality -- --data DIR --tune [--model als|bpr|logistic-mf] [--only DATASET] [--json FILE]
 // DIR holds the data sets in the forms that quality/read.mjs reads; those that are missing are skipped, and it says so.
 // One JSON row per line: { dataset, protocol, model, options, metric, value, seconds }, seconds being those of the fit
 // (with --tune: of the fits and evaluations up to the last sweep).
@@ -11,7 +11,7 @@ import { evaluate, setThreads } from '../dist/index.js';
 import { experiments } from './quality/experiments.mjs';
 import { matrices } from './quality/matrices.mjs';
 import { fit, label } from './quality/models.mjs';
-import { tune } from './quality/tune.mjs';
+import { tune, tuneOther } from './quality/tune.mjs';
 
 const { values: args } = parseArgs({
   options: {
@@ -21,6 +21,7 @@ const { values: args } = parseArgs({
     models: { type: 'string' },
     threads: { type: 'string' },
     tune: { type: 'boolean', default: false },
+    model: { type: 'string', default: 'als' },
   },
 });
 if (!args.data) throw new Error('--data: expected the folder of the data sets');
@@ -91,7 +92,10 @@ function verdict({ model }, metric, goal, value, tolerance) {
 
 async function tuned(experiment) {
   const { dataset, protocol } = experiment;
-  const best = await tune(experiment, args.data, { log: (line) => console.log(`  ${line}`) });
+  const how = { log: (line) => console.log(`  ${line}`) };
+  const best = await (args.model === 'als'
+    ? tune(experiment, args.data, how)
+    : tuneOther(args.model, experiment, args.data, how));
   console.log('  best:');
   for (const { options, recall, ndcg } of best.slice(0, 8))
     console.log(`  recall@20 ${recall.toFixed(5)}  ndcg@20 ${ndcg.toFixed(5)}  ${JSON.stringify(options)}`);
@@ -99,7 +103,7 @@ async function tuned(experiment) {
     Object.entries({ 'recall@20': recall, 'ndcg@20': ndcg }).map(([metric, value]) => ({
       dataset,
       protocol: `${protocol}, tenth of train held out`,
-      model: 'als',
+      model: args.model,
       options,
       metric,
       value,

@@ -1,5 +1,5 @@
 // Fits a model by name.
-import { ALS, EASE, ItemKNN, NMF, Popularity, PureSVD, Random, UserKNN } from '../../dist/index.js';
+import { ALS, BPR, EASE, ItemKNN, LogisticMF, NMF, Popularity, PureSVD, Random, UserKNN } from '../../dist/index.js';
 import { weighByRarity } from './matrices.mjs';
 
 const plain = {
@@ -10,17 +10,23 @@ const plain = {
   ease: EASE,
   'pure-svd': PureSVD,
   nmf: NMF,
+  bpr: BPR,
+  'logistic-mf': LogisticMF,
 };
 
 /** Short; 'plain' is ALS on unweighted interactions. */
 export const label = ({ model, options }) => {
   if (model === 'als') return `als ${options.factors}${options.itemExponent ? '' : ' plain'}`;
+  if (model === 'bpr') return `bpr ${options.negativeSampling}`;
   return options.objective ? `${model} ${options.objective}` : model;
 };
 
+/** A model that is not ALS, not fitted. */
+export const make = (model, options) => new plain[model](options);
+
 /** `{ fitted, seconds }`: the fitted model and how long the fit took. */
 export async function fit({ model, options }, train) {
-  if (model !== 'als') return timed(async () => new plain[model](options).fit(train));
+  if (model !== 'als') return timed(async () => make(model, options).fit(train));
   const { itemExponent = 0, ...own } = options;
   const weighed = itemExponent ? await weighByRarity(train, itemExponent) : train;
   return timed(async () => new ALS(own).fit(weighed));

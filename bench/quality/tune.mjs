@@ -1,6 +1,7 @@
-// A small grid for ALS on a tenth of train that is held out, judged after some of the sweeps.
+// Small grids on a tenth of train that is held out. ALS is judged after some of its sweeps.
 import { ALS, evaluate } from '../../dist/index.js';
 import { holdOut, matrices, weighByRarity } from './matrices.mjs';
+import { make } from './models.mjs';
 
 const grids = {
   gowalla: {
@@ -16,6 +17,40 @@ const grids = {
     iterations: [4, 8],
   },
 };
+
+const hard = { negativeSampling: 'hard', iterations: 40 };
+const logistic = { negatives: 5, iterations: 40, learningRate: 0.3 };
+const otherGrids = {
+  bpr: {
+    gowalla: [8, 16, 32].flatMap((candidates) =>
+      [0.003, 0.01].map((regularization) => ({ ...hard, candidates, regularization, learningRate: 0.1 })),
+    ),
+    'ml-1m': [2, 4, 8].flatMap((candidates) =>
+      [0.01, 0.03].map((regularization) => ({ ...hard, candidates, regularization, learningRate: 0.05 })),
+    ),
+  },
+  'logistic-mf': {
+    gowalla: [0.6, 2, 6].map((regularization) => ({ ...logistic, regularization })),
+    'ml-1m': [0.6, 2, 6].map((regularization) => ({ ...logistic, regularization })),
+  },
+};
+
+/** The same for another model: a fit for each point of its grid. */
+export async function tuneOther(model, experiment, dir, { log }) {
+  const { train, test } = await matrices(holdOut((await experiment.load(dir)).train, { seed: 1, judges: 4 }));
+  const rows = [];
+  for (const options of otherGrids[model][experiment.dataset]) {
+    const start = performance.now();
+    const fitted = await make(model, options).fit(train);
+    const seconds = (performance.now() - start) / 1000;
+    const { values } = await evaluate(fitted, { train, test }, { metrics: ['recall', 'ndcg'], k: 20 });
+    fitted.dispose();
+    const [recall, ndcg] = [values['recall@20'], values['ndcg@20']];
+    log(`${JSON.stringify(options)}  recall ${recall.toFixed(5)}  ndcg ${ndcg.toFixed(5)}`);
+    rows.push({ mean: (recall + ndcg) / 2, recall, ndcg, options, seconds });
+  }
+  return rows.sort((a, b) => b.mean - a.mean);
+}
 
 /** Rows of the best number of sweeps for each point, best point first. */
 export async function tune(experiment, dir, { factors = 64, log }) {

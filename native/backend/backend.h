@@ -11,6 +11,7 @@
 #include "backend/embedding_args.h"
 #include "backend/hnsw_args.h"
 #include "backend/limits_args.h"
+#include "backend/logistic_mf_args.h"
 #include "backend/linalg_args.h"
 #include "backend/matmul_args.h"
 #include "backend/neighbours_args.h"

@@ -2,7 +2,7 @@
 #pragma once
 #include <cstdint>
 
-#include "backend/views.h"
+#include "backend/own_items.h"
 
 namespace topknot {
 
@@ -12,13 +12,6 @@ struct BprTask {
   int64_t poolBegin, poolEnd;  // of the pool; fewer than 2^32 places
   uint64_t stream;             // of the random numbers: Random(seed, stream)
 };
-
-/// Which items a user has, as 16 bits for each: the bit that bprOwnBit() names is set for every own item, and by chance
-/// for one in sixteen others. The bits of user u start at byte 2 * indptr[u], so that a look takes one cache line
-/// instead of the several that a search through the user's row would wait for.
-inline uint64_t bprOwnBit(int64_t entries, int32_t item) {
-  return uint64_t{static_cast<uint32_t>(item) * 0x9E3779B1u} * (16 * static_cast<uint64_t>(entries)) >> 32;
-}
 
 /// What came of a task.
 struct BprOutcome {
@@ -31,14 +24,13 @@ struct BprOutcome {
 ///   g = σ(s_j - s_i), x_u += η (g (y_i - y_j) - λ x_u), y_i += η (g x_u - λ y_i), y_j += η (-g x_u - λ y_j), with the
 ///   x_u from before the step, and likewise b_i += η (g - λ b_i), b_j += η (-g - λ b_j).
 /// The negative j is the best-scored of `candidates` places of the task's pool, drawn uniformly; a draw that hits an
-/// own item of u is repeated, `bprTries` draws at most; without a candidate the positive is passed over. Rendle,
+/// own item of u is repeated, negativeTries draws at most; without a candidate the positive is passed over. Rendle,
 /// Freudenthaler, Gantner, Schmidt-Thieme, "BPR: Bayesian personalized ranking from implicit feedback", UAI 2009;
 /// candidates > 1: Zhang, Chen, Wang, Yu, "Optimizing top-n collaborative filtering via dynamic negative item
 /// sampling", SIGIR 2013.
 struct BprArgs {
-  CsrView users;           // own items; values are not read
-  const uint8_t* ownBits;  // [2 * entries of users]
-  const BprTask* tasks;    // run side by side: their rows must differ, or else they race
+  OwnItemsView users;
+  const BprTask* tasks;  // run side by side: their rows must differ, or else they race
   int64_t taskCount;
   const int32_t *positiveUsers, *positiveItems;
   const int32_t* pool;  // items
@@ -52,8 +44,5 @@ struct BprArgs {
   bool wantLoss;
   BprOutcome* outcomes;  // [taskCount]
 };
-
-/// Draws for one candidate before it is given up. Who owns half of the items loses one in 65,536.
-inline constexpr int bprTries = 16;
 
 }  // namespace topknot

@@ -13,6 +13,7 @@
 #include "models/biased_mf.h"
 #include "models/bpr.h"
 #include "models/ease.h"
+#include "models/logistic_mf.h"
 #include "models/neighbours.h"
 #include "models/nmf.h"
 #include "models/svd.h"

@@ -6,9 +6,10 @@
 #include <set>
 
 #include "backend/registry.h"
-#include "cpu/kernels/bpr_draws.h"
+#include "cpu/kernels/negatives.h"
 #include "models/bpr.h"
 #include "models/bpr_schedule.h"
+#include "models/factor_rows.h"
 #include "test/check.h"
 
 using namespace topknot;
@@ -40,19 +41,6 @@ Csr randomUsers(int64_t users, int64_t items, int64_t mean, uint64_t seed) {
   return m;
 }
 
-std::vector<uint8_t> ownBitsOf(const Csr& users) {
-  const CsrView v = users.view();
-  std::vector<uint8_t> bits(static_cast<size_t>(2 * users.nnz()), 0);
-  for (int64_t u = 0; u < v.rows; ++u) {
-    for (int64_t e = v.indptr[u]; e < v.indptr[u + 1]; ++e) {
-      const uint64_t bit = bprOwnBit(v.indptr[u + 1] - v.indptr[u], v.indices[e]);
-      CHECK(bit < 16 * static_cast<uint64_t>(v.indptr[u + 1] - v.indptr[u]));
-      bits[2 * v.indptr[u] + bit / 8] |= static_cast<uint8_t>(1 << bit % 8);
-    }
-  }
-  return bits;
-}
-
 /// Σ (seen - expected)² / expected in standard deviations above its mean.
 double chiSquare(const std::vector<double>& seen, const std::vector<double>& expected) {
   double sum = 0, freedom = -1;
@@ -65,13 +53,6 @@ double chiSquare(const std::vector<double>& seen, const std::vector<double>& exp
     ++freedom;
   }
   return (sum - freedom) / std::sqrt(2 * freedom);
-}
-
-BprArgs drawArgs(const Csr& users, const std::vector<uint8_t>& bits) {
-  BprArgs args{};
-  args.users = users.view();
-  args.ownBits = bits.data();
-  return args;
 }
 
 template <typename F>
@@ -122,19 +103,17 @@ TEST(anEpochTakesUpEveryPositiveOnce) {
 
 TEST(drawsAreUniformOverWhatIsNotOwn) {
   const Csr users = randomUsers(20, 60, 15, 2);
-  const std::vector<uint8_t> bits = ownBitsOf(users);
-  BprArgs args = drawArgs(users, bits);
-  std::vector<int32_t> pool(60);
-  for (int32_t i = 0; i < 60; ++i) pool[i] = i;
-  args.pool = pool.data();
+  Job job;
+  const std::vector<uint8_t> bits = ownItemBits(job, users);
+  const OwnItemsView all{users.view(), bits.data()};
   const CsrView v = users.view();
   for (int32_t u = 0; u < 20; ++u) {
     constexpr int draws = 60000;
     std::vector<double> seen(60, 0), expected(60, 0);
     Random random(5, static_cast<uint64_t>(u));
-    const OwnItems own(args, u);
+    const OwnItems own(all, u);
     for (int n = 0; n < draws; ++n) {
-      const int32_t item = drawNegative(args, {0, 0, 0, 60, 0}, own, random);
+      const int32_t item = drawNegative(own, nullptr, 60, random);
       CHECK(item >= 0 && item < 60);
       ++seen[item];
     }
@@ -150,19 +129,19 @@ TEST(drawsAreUniformOverWhatIsNotOwn) {
 
 TEST(popularDrawsFollowTheCounts) {
   const Csr users = randomUsers(200, 50, 10, 4);
-  const std::vector<uint8_t> bits = ownBitsOf(users);
-  BprArgs args = drawArgs(users, bits);
+  Job job;
+  const std::vector<uint8_t> bits = ownItemBits(job, users);
+  const OwnItemsView all{users.view(), bits.data()};
   BprSchedule schedule(users.view(), 1, 9);
   schedule.deal(Exec{}, 0);
-  args.pool = schedule.positiveItems();
   const BprTask task = schedule.task(0, 0, true, false);
   CHECK(task.poolEnd - task.poolBegin == users.nnz());
   constexpr int32_t nobody = 6;  // a user without items
   constexpr int draws = 200000;
   std::vector<double> seen(50, 0), expected(50, 0);
   Random random(5, 0);
-  const OwnItems own(args, nobody);
-  for (int n = 0; n < draws; ++n) ++seen[drawNegative(args, task, own, random)];
+  const OwnItems own(all, nobody);
+  for (int n = 0; n < draws; ++n) ++seen[drawNegative(own, schedule.positiveItems(), users.nnz(), random)];
   for (const int32_t item : users.indices.span<int32_t>()) {
     expected[item] += static_cast<double>(draws) / static_cast<double>(users.nnz());
   }
@@ -171,20 +150,20 @@ TEST(popularDrawsFollowTheCounts) {
 
 TEST(drawsFromBlocksAreUniformOverManyEpochs) {
   const Csr users = randomUsers(100, 80, 4, 6);
-  const std::vector<uint8_t> bits = ownBitsOf(users);
-  BprArgs args = drawArgs(users, bits);
+  Job job;
+  const std::vector<uint8_t> bits = ownItemBits(job, users);
+  const OwnItemsView all{users.view(), bits.data()};
   BprSchedule schedule(users.view(), 4, 9);
   std::vector<double> seen(80, 0), expected(80, 0);
   for (int64_t epoch = 0; epoch < 400; ++epoch) {
     schedule.deal(Exec{}, epoch);
-    args.pool = schedule.items();
     for (int64_t t = 0; t < 16; ++t) {
       const BprTask task = schedule.task(t / 4, t % 4, false, false);
       Random random(9, task.stream);
       for (int64_t p = task.begin; p < task.end; ++p) {
         const int32_t u = schedule.positiveUsers()[p];
-        const OwnItems own(args, u);
-        ++seen[drawNegative(args, task, own, random)];
+        const OwnItems own(all, u);
+        ++seen[drawNegative(own, schedule.items() + task.poolBegin, task.poolEnd - task.poolBegin, random)];
         // What is expected of a draw from this block; over the epochs it must even out over all that is not own.
         const CsrView v = users.view();
         const double chance = 1.0 / static_cast<double>(80 - (v.indptr[u + 1] - v.indptr[u]));

@@ -5,44 +5,20 @@
 #include <cmath>
 #include <vector>
 
-#include "cpu/kernels/bpr_draws.h"
+#include "backend/bpr_args.h"
 #include "cpu/kernels/guard.h"
+#include "cpu/kernels/negatives.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "cpu/kernels/bpr.cpp"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include "cpu/kernels/padded_rows-inl.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace topknot::HWY_NAMESPACE {
 namespace {
-namespace hn = hwy::HWY_NAMESPACE;
-
-const hn::CappedTag<float, 16> d;  // a stride holds whole vectors
-constexpr int64_t N = static_cast<int64_t>(hn::MaxLanes(d));
-using V = hn::Vec<decltype(d)>;
-
-/// Inlined, because GCC takes a function that only prefetches for one without effect.
-HWY_INLINE void prefetchRow(const float* row, int64_t stride) {
-  for (int64_t c = 0; c < stride; c += 16) __builtin_prefetch(row + c, 1, 3);
-}
-
-/// x·(y - z), or x·y without z.
-template <bool difference>
-HWY_INLINE float dot(const float* x, const float* y, const float* z, int64_t stride) {
-  V sums[16 / N];
-  for (V& sum : sums) sum = hn::Zero(d);
-  for (int64_t c = 0; c < stride; c += 16) {
-    for (int64_t k = 0; k < 16 / N; ++k) {
-      const int64_t at = c + k * N;
-      const V v = difference ? hn::Sub(hn::Load(d, y + at), hn::Load(d, z + at)) : hn::Load(d, y + at);
-      sums[k] = hn::MulAdd(hn::Load(d, x + at), v, sums[k]);
-    }
-  }
-  for (int64_t k = 1; k < 16 / N; ++k) sums[0] = hn::Add(sums[0], sums[k]);
-  return hn::GetLane(hn::SumOfLanes(d, sums[0]));
-}
-
 /// The three rows after a step: decay = 1 - η λ, step = η g.
 template <bool itemsFixed>
 HWY_INLINE void update(float* x, float* y, float* z, int64_t stride, float decay, float step) {
@@ -64,20 +40,22 @@ HWY_INLINE void update(float* x, float* y, float* z, int64_t stride, float decay
 HWY_INLINE void drawBatch(const BprArgs& a, const BprTask& task, int64_t begin, int64_t end, Random& random,
                           int32_t* drawn) {
   constexpr int64_t ahead = 8;
+  const int32_t* pool = a.pool + task.poolBegin;
+  const int64_t places = task.poolEnd - task.poolBegin;
   for (int64_t p = begin; p < end; ++p) {
-    if (p + 2 * ahead < task.end) __builtin_prefetch(a.users.indptr + a.positiveUsers[p + 2 * ahead]);
+    if (p + 2 * ahead < task.end) __builtin_prefetch(a.users.rows.indptr + a.positiveUsers[p + 2 * ahead]);
     if (p + ahead < task.end) {
-      const int64_t* row = a.users.indptr + a.positiveUsers[p + ahead];
+      const int64_t* row = a.users.rows.indptr + a.positiveUsers[p + ahead];
       for (int64_t byte = 2 * row[0]; byte < std::min(2 * row[1], 2 * row[0] + 512); byte += 64) {
-        __builtin_prefetch(a.ownBits + byte);
+        __builtin_prefetch(a.users.bits + byte);
       }
     }
     const int32_t user = a.positiveUsers[p];
-    const OwnItems own(a, user);
+    const OwnItems own(a.users, user);
     prefetchRow(a.userFactors + user * a.stride, a.stride);
     prefetchRow(a.itemFactors + a.positiveItems[p] * a.stride, a.stride);
     for (int32_t n = 0; n < a.candidates; ++n) {
-      const int32_t item = *drawn++ = drawNegative(a, task, own, random);
+      const int32_t item = *drawn++ = drawNegative(own, pool, places, random);
       if (item >= 0) prefetchRow(a.itemFactors + item * a.stride, a.stride);
     }
   }

@@ -1,0 +1,46 @@
+// Logistic matrix factorization: alternating gradient ascent with Adagrad on the chance that a user chooses an item.
+// Johnson, "Logistic matrix factorization for implicit feedback data", NIPS 2014 workshop. The sum over all unobserved
+// cells is replaced by one over drawn negatives, as the paper proposes and its implementations do; see
+// backend/logistic_mf_args.h for the formulas.
+#pragma once
+#include <cstdint>
+#include <optional>
+
+#include "core/csr.h"
+#include "core/fields.h"
+#include "core/job.h"
+#include "core/tensor.h"
+
+namespace topknot {
+
+struct LogisticMfOptions {
+  int64_t factors = 64;
+  int64_t iterations = 40;
+  double learningRate = 0.3;
+  double regularization = 2;
+  double alpha = 1;
+  int64_t negatives = 5;
+  double initStd = 0.1;  // factors start as N(0, initStd / √factors)
+  int64_t seed = 42;
+};
+TOPKNOT_FIELDS(LogisticMfOptions, factors, iterations, learningRate, regularization, alpha, negatives, initStd, seed)
+
+struct LogisticMfFactors {
+  Tensor userFactors, itemFactors;  // [users, factors], [items, factors]
+  Tensor userBiases, itemBiases;    // [users], [items]
+};
+TOPKNOT_FIELDS(LogisticMfFactors, userFactors, itemFactors, userBiases, itemBiases)
+
+namespace ops {
+
+/// Sweeps over items with the users fixed, then users. `items` is the transpose of `users`. Starts from the given
+/// factors and biases, of which rows of zeros, like all where none are given, start at random, keyed by (seed, row).
+/// Users without entries end with zeros.
+LogisticMfFactors logisticMfFit(Job& job, Csr users, Csr items, std::optional<LogisticMfFactors> start,
+                                LogisticMfOptions options);
+
+/// The vector and the bias, [1, factors + 1], of another user with the items as they are: `iterations` steps from zero.
+Tensor logisticMfFold(Job& job, Csr row, Tensor itemFactors, Tensor itemBiases, LogisticMfOptions options);
+
+}  // namespace ops
+}  // namespace topknot

@@ -10,10 +10,8 @@ export const name = 'svd';
 
 const size = (shape, what, k, quick = false) => ({ label: `${shape} ${what} ${k}`, shape, what, k, quick });
 
-export const sizes = [
-  ...['spmm', 'svd'].map((what) => size('gowalla', what, 64)),
-  ...['spmm', 'svd'].map((what) => size('tiny', what, 16, true)),
-];
+// The spectrum of made data is flat, unlike that of real data, so values are sought on the small one only.
+export const sizes = [size('gowalla', 'spmm', 64), ...['spmm', 'svd'].map((what) => size('tiny', what, 16, true))];
 
 /** Of one product; how many a decomposition takes depends on the spectrum. */
 export const flops = ({ what, k }, { nnz }) => (what === 'spmm' ? 2 * nnz * k : undefined);
@@ -64,17 +62,15 @@ export async function verify(state, { what, k }) {
     const size = s ? s[0] : 4 * Math.sqrt(indptr[row + 1] - indptr[row]) + 1;
     for (let c = 0; c < k; ++c) near(out[row * k + c] * (s ? s[c] : 1), exact[c], size, `row ${row}, column ${c}`);
   }
-  state.singularValues = s && Array.from(s);
 }
 
 export async function peers(state, { what, k }, { threads }) {
   const { version, run, values, close } = await openScipy({ folder: state.folder, what, k, threads });
   if (what === 'svd') {
     const theirs = await values();
-    state.singularValues.forEach((mine, j) => {
+    for (const [j, mine] of (await truncatedSvd(state.matrix, k)).s.dataSync().entries())
       if (!(Math.abs(mine - theirs[j]) <= 1e-5 * theirs[0]))
         throw new Error(`σ ${j}: ${mine} here, ${theirs[j]} in scipy`);
-    });
   }
   return [{ name: `scipy ${version}`, run, close }];
 }

@@ -48,6 +48,13 @@ export {
   type EmbeddingTableOptions,
 } from './nn/embedding-table.js';
 export {
+  MultiHeadAttention,
+  type MultiHeadAttentionGradients,
+  type MultiHeadAttentionInit,
+  type MultiHeadAttentionOptions,
+  type MultiHeadAttentionResult,
+} from './nn/multi-head-attention.js';
+export {
   type AttentionDType,
   type AttentionGradients,
   type AttentionOptions,

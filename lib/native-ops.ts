@@ -22,6 +22,8 @@ export interface NativeOps {
   cast(tensor: Handle | TypedArray, dtype: DType): Handle;
   concat(control: Control | undefined, parts: readonly (Handle)[]): Promise<Handle>;
   concatSync(parts: readonly (Handle)[]): Handle;
+  sliceRows(tensor: Handle | TypedArray, begin: number, end: number): Handle;
+  joinRows(parts: readonly (Handle)[]): Handle;
   takeRows(control: Control | undefined, matrix: Handle | TypedArray, rows: Handle | TypedArray): Promise<Handle>;
   takeRowsSync(matrix: Handle | TypedArray, rows: Handle | TypedArray): Handle;
   takeColumns(control: Control | undefined, matrix: Handle | TypedArray, begin: number, count: number): Promise<Handle>;

@@ -39,6 +39,7 @@ export { PureSVD, type PureSVDFitOptions, type PureSVDOptions } from './models/p
 export { Random, type RandomOptions } from './models/random.js';
 export { RatingModel, type RatingVector } from './models/rating-model.js';
 export type { RowFilter, Scorer, TopKRows } from './models/recommender.js';
+export { SVDpp, type SVDppOptions } from './models/svdpp.js';
 export { type UserExplanation, UserKNN } from './models/user-knn.js';
 export {
   type EmbeddingInit,

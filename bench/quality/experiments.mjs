@@ -87,8 +87,17 @@ export const experiments = [
     protocol: 'ratings, mean of the folds u1 to u5',
     load: (dir) => ratingFolds(join(dir, 'ml-100k', 'ratings.tsv.gz')),
     evaluation: { metrics: ['rmse', 'mae'], clip: [1, 5] },
-    models: spectral.ml100k,
-    goals: { nmf: { rmse: 0.97 } },
+    models: [
+      ...spectral.ml100k,
+      ...chosen.ratings.biasedMf.map((options) => ({ model: 'biased-mf', options })),
+      ...chosen.ratings.svdpp.map((options) => ({ model: 'svdpp', options })),
+    ],
+    goals: {
+      nmf: { rmse: 0.97 },
+      baseline: { rmse: 0.944, mae: 0.748 },
+      'biased-mf sgd': { rmse: 0.94, mae: 0.737 },
+      svdpp: { rmse: 0.919, mae: 0.721 },
+    },
   },
 ];
 

@@ -1,5 +1,18 @@
 // Fits a model by name.
-import { ALS, BPR, EASE, ItemKNN, LogisticMF, NMF, Popularity, PureSVD, Random, UserKNN } from '../../dist/index.js';
+import {
+  ALS,
+  BiasedMF,
+  BPR,
+  EASE,
+  ItemKNN,
+  LogisticMF,
+  NMF,
+  Popularity,
+  PureSVD,
+  Random,
+  SVDpp,
+  UserKNN,
+} from '../../dist/index.js';
 import { weighByRarity } from './matrices.mjs';
 
 const plain = {
@@ -12,12 +25,15 @@ const plain = {
   nmf: NMF,
   bpr: BPR,
   'logistic-mf': LogisticMF,
+  'biased-mf': BiasedMF,
+  svdpp: SVDpp,
 };
 
 /** Short; 'plain' is ALS on unweighted interactions. */
 export const label = ({ model, options }) => {
   if (model === 'als') return `als ${options.factors}${options.itemExponent ? '' : ' plain'}`;
   if (model === 'bpr') return `bpr ${options.negativeSampling}`;
+  if (model === 'biased-mf') return options.factors === 0 ? 'baseline' : `biased-mf ${options.solver ?? 'sgd'}`;
   return options.objective ? `${model} ${options.objective}` : model;
 };
 

@@ -29,6 +29,33 @@ struct RatingSgdArgs {
   double* squaredErrors;  // [strata²]: of each block, of the predictions before their updates
 };
 
+/// An entry of a batch of users, listed by item.
+struct SvdppEntry {
+  int32_t item, user;  // the user's number within the batch
+  int64_t entry;       // its number among the batch's entries, user by user
+};
+
+/// One batch of SVD++: r̂_ui = μ + b_u + b_i + q_i·z_u with z_u = p_u + n_u^-½ Σ_{j rated by u} y_j. Koren,
+/// "Factorization meets the neighborhood", KDD 2008. Each user, with the items as they are, visits their ratings in
+/// order: the error e with z_u as it is now, then p_u += rate (e q_i - λ p_u) and b_u alike. After all users each item
+/// visits its entries by user: q_i += rate (e z_u - λ q_i), b_i alike, and y_i += rate (n_u^-½ Σ e q - λ y_i), the sum
+/// over the user's ratings.
+struct SvdppArgs {
+  CsrView ratings;       // by user, less the mean
+  const int32_t* users;  // of the batch
+  int64_t count;
+  const int64_t* starts;      // [count]: the number of each user's first entry among those of the batch
+  const SvdppEntry* entries;  // by item, then user
+  const int64_t* runs;        // [itemCount + 1]: where each item's entries start
+  int64_t itemCount;
+  float *p, *q, *y;  // [users, stride] rows [p_u, b_u, 1, 0...]; [items, stride] [q_i, 1, b_i, 0...] and [y_i, 0...]
+  int64_t factors, stride;  // stride is a multiple of 16, from factors + 2 on
+  float learningRate, regularization;
+  float *z, *sums;  // working memory, [count, stride] each
+  float* errors;    // [entries of the batch]
+  double* squares;  // [count]: Σ e² of each user
+};
+
 /// out[e] = (add ? out[e] : 0) + x_u·y_i for each entry e = (u, i) of `rows`.
 struct CsrScoresArgs {
   CsrView rows;     // values are not read

@@ -17,6 +17,7 @@
 #include "models/neighbours.h"
 #include "models/nmf.h"
 #include "models/svd.h"
+#include "models/svdpp.h"
 #include "ops/attention.h"
 #include "ops/blocks.h"
 #include "ops/embedding.h"

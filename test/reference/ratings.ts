@@ -79,3 +79,78 @@ export function solveRatings(own: readonly (readonly [number, number])[], other:
   const solution = eliminate(a, b);
   return { vector: solution.slice(0, -1), bias: solution.at(-1)! };
 }
+
+/** SVD++: r̂_ui = μ + b_u + b_i + q_i·(p_u + n_u^-½ Σ_j y_j). `implicit` is y; `own` are the items that a user rated. */
+export interface SvdppParameters extends Parameters {
+  implicit: number[][];
+}
+
+/** p_u + n_u^-½ Σ_j y_j. */
+export function svdppVector(p: SvdppParameters, u: number, own: readonly number[]): number[] {
+  return p.users[u]!.vector.map((pk, k) => {
+    const sum = own.reduce((s, j) => s + p.implicit[j]![k]!, 0);
+    return pk + (own.length ? sum / Math.sqrt(own.length) : 0);
+  });
+}
+
+/**
+ * One epoch over batches of users, in place: in each batch users first, with the items as they are, then items. Koren
+ * 2008; see native/backend/rating_args.h. `byUser[u]` are the ratings of u by item.
+ */
+export function svdppEpoch(
+  p: SvdppParameters,
+  byUser: readonly (readonly Rating[])[],
+  batches: readonly (readonly number[])[],
+  rate: number,
+  regularization: number,
+): void {
+  const toward = (value: number, gradient: number) => value + rate * (gradient - regularization * value);
+  for (const batch of batches) {
+    const after: { u: number; i: number; error: number; z: number[]; bias: number; sum: number[] }[] = [];
+    for (const u of batch) {
+      const own = byUser[u]!.map((r) => r[1]);
+      const user = p.users[u]!;
+      const implicit = svdppVector(p, u, own).map((z, k) => z - user.vector[k]!);
+      const errors: [number, number][] = [];
+      const sum = new Array<number>(implicit.length).fill(0);
+      for (const [, i, r] of byUser[u]!) {
+        const { vector: q, bias } = p.items[i]!;
+        const z = user.vector.map((pk, k) => pk + implicit[k]!);
+        const error = r - (p.mean + user.bias + bias + dot(q, z));
+        errors.push([i, error]);
+        q.forEach((qk, k) => {
+          sum[k]! += error * qk;
+          user.vector[k] = toward(user.vector[k]!, error * qk);
+        });
+        user.bias = toward(user.bias, error);
+      }
+      const z = user.vector.map((pk, k) => pk + implicit[k]!);
+      const scaled = sum.map((s) => s / Math.sqrt(own.length));
+      for (const [i, error] of errors) after.push({ u, i, error, z, bias: user.bias, sum: scaled });
+    }
+    for (const { i, error, z, sum } of after) {
+      const item = p.items[i]!;
+      item.vector.forEach((qk, k) => {
+        item.vector[k] = toward(qk, error * z[k]!);
+      });
+      item.bias = toward(item.bias, error);
+      p.implicit[i]!.forEach((yk, k) => {
+        p.implicit[i]![k] = toward(yk, sum[k]!);
+      });
+    }
+  }
+}
+
+/** The batches of 64 users of each of `epochs`, in the order in which they are visited. */
+export function svdppBatches(byUser: readonly (readonly Rating[])[], seed: number, epochs: number): number[][][] {
+  const purpose = 4n << 56n;
+  const users = shuffled(
+    [...byUser.keys()].filter((u) => byUser[u]!.length > 0),
+    below(BigInt(seed), purpose),
+  );
+  let batches = Array.from({ length: Math.ceil(users.length / 64) }, (_, b) => users.slice(b * 64, (b + 1) * 64));
+  return Array.from({ length: epochs }, (_, epoch) => {
+    batches = shuffled(batches, below(BigInt(seed), purpose + 1n + BigInt(epoch)));
+    return batches;
+  });
+}

@@ -77,7 +77,7 @@ export const gradient = {
     },
     {
       model: 'bpr',
-      options: { negativeSampling: 'hard', candidates: 32, learningRate: 0.1, regularization: 0.01, iterations: 40 },
+      options: { negativeSampling: 'hard', candidates: 32, learningRate: 0.1, regularization: 0.03, iterations: 50 },
     },
     { model: 'logistic-mf', options: { negatives: 5, learningRate: 0.3, regularization: 2, iterations: 40 } },
   ],

@@ -18,12 +18,12 @@ const grids = {
   },
 };
 
-const hard = { negativeSampling: 'hard', iterations: 40 };
+const hard = { negativeSampling: 'hard', iterations: 50 };
 const logistic = { negatives: 5, iterations: 40, learningRate: 0.3 };
 const otherGrids = {
   bpr: {
     gowalla: [8, 16, 32].flatMap((candidates) =>
-      [0.003, 0.01].map((regularization) => ({ ...hard, candidates, regularization, learningRate: 0.1 })),
+      [0.01, 0.03].map((regularization) => ({ ...hard, candidates, regularization, learningRate: 0.1 })),
     ),
     'ml-1m': [2, 4, 8].flatMap((candidates) =>
       [0.01, 0.03].map((regularization) => ({ ...hard, candidates, regularization, learningRate: 0.05 })),

@@ -1,6 +1,6 @@
 // Sparse matrices shaped like public data sets: how many users, items and entries, log-normal user activity, power-law
 // item popularity. Kept as raw files, so that peers in other languages read the same matrix.
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { permutation, random } from './random.mjs';
 
@@ -26,18 +26,40 @@ export const shapes = {
     shift: 30,
     exponent: 1.15,
   },
+  // Parts of ml20m with as many ratings a user: how the cost grows with the data.
+  ml5m: {
+    users: 34_623,
+    items: 26_744,
+    nnz: 5_000_065,
+    sigma: 1.22,
+    least: 20,
+    most: 9_000,
+    shift: 30,
+    exponent: 1.15,
+  },
+  ml10m: {
+    users: 69_246,
+    items: 26_744,
+    nnz: 10_000_131,
+    sigma: 1.22,
+    least: 20,
+    most: 9_000,
+    shift: 30,
+    exponent: 1.15,
+  },
   tiny: { users: 600, items: 500, nnz: 12_000, sigma: 0.85, least: 4, most: 200, shift: 20, exponent: 0.85 },
 };
 
 const cache = fileURLToPath(new URL('../.cache/', import.meta.url));
 
 /**
- * `{ folder, users, items, indptr: Int32Array, indices: Int32Array }` of `DATA/NAME`, or, without `data`, of a matrix of
+ * `{ folder, users, items, indptr: Int32Array, indices: Int32Array }` of `DATA/NAME` where that exists, or of a matrix of
  * that shape which is made once and kept under bench/.cache. All values are 1.
  */
 export function loadMatrix(name, data) {
-  const folder = data ? `${data}/${name}` : `${cache}${name}`;
-  if (!data) makeOnce(name, folder);
+  const given = data && existsSync(`${data}/${name}/meta.json`);
+  const folder = given ? `${data}/${name}` : `${cache}${name}`;
+  if (!given) makeOnce(name, folder);
   const { users, items } = JSON.parse(readFileSync(`${folder}/meta.json`, 'utf8'));
   const read = (file) => {
     const bytes = readFileSync(`${folder}/${file}`);

@@ -41,8 +41,9 @@ export interface AlsOptions {
    * How a sweep solves the rows of a side. 'cholesky' unless given.
    * - 'cholesky': exactly
    * - 'cg': `cgSteps` conjugate gradient steps
-   * - 'subspace': one pass over blocks of `blockSize` coordinates, each solved exactly with the others fixed: the choice
-   *   for 512 factors and more; takes some more sweeps to the same objective. Rendle, Krichene, Zhang, Koren, "iALS++:
+   * - 'subspace': one pass over blocks of `blockSize` coordinates, each solved exactly with the others fixed: cost
+   *   and memory of a row grow with the block, not with all factors, for more sweeps to the same objective. Where most
+   *   rows are shorter than `factors`, 'cholesky' is faster (docs/performance/rating.md). Rendle, Krichene, Zhang, Koren, "iALS++:
    *   Speeding up matrix factorization with subspace optimization", 2021
    */
   solver?: 'cholesky' | 'cg' | 'subspace';

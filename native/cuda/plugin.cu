@@ -6,14 +6,8 @@
 #include <mutex>
 
 #include "backend/cuda_plugin.h"
-#include "cuda/kernels/als.cuh"
-#include "cuda/kernels/attention.cuh"
-#include "cuda/kernels/embedding_bag.cuh"
-#include "cuda/kernels/embedding_group.cuh"
-#include "cuda/kernels/embedding_update.cuh"
-#include "cuda/kernels/gather.cuh"
-#include "cuda/kernels/gram.cuh"
-#include "cuda/kernels/topk.cuh"
+#include "cuda/families.h"
+#include "cuda/queue.h"
 
 namespace topknot::cuda {
 namespace {
@@ -120,18 +114,10 @@ const Backend* backend(int32_t index) noexcept {
   table.release = release;
   table.upload = upload;
   table.download = download;
-  table.topk = [](const Exec& exec, const TopkArgs& args) { return topk(exec, args); };
-  table.attention = attention;
-  table.matmul = matmul;
-  table.gram = gram;
-  table.alsCholesky = alsCholesky;
-  table.alsCg = alsCg;
-  table.gather = gather;
-  table.embeddingBag = embeddingBag;
-  table.embeddingGroup = embeddingGroup;
-  table.embeddingGradient = embeddingGradient;
-  table.embeddingWeightGradient = embeddingWeightGradient;
-  table.embeddingUpdate = embeddingUpdate;
+  addSearch(table);
+  addEmbedding(table);
+  addAttention(table);
+  addFactorization(table);
   table.name = "cuda";
   return &table;
 }

@@ -1,0 +1,18 @@
+#include "cuda/families.h"
+#include "cuda/kernels/embedding_bag.cuh"
+#include "cuda/kernels/embedding_group.cuh"
+#include "cuda/kernels/embedding_update.cuh"
+#include "cuda/kernels/gather.cuh"
+
+namespace topknot::cuda {
+
+void addEmbedding(Backend& table) {
+  table.gather = gather;
+  table.embeddingBag = embeddingBag;
+  table.embeddingGroup = embeddingGroup;
+  table.embeddingGradient = embeddingGradient;
+  table.embeddingWeightGradient = embeddingWeightGradient;
+  table.embeddingUpdate = embeddingUpdate;
+}
+
+}  // namespace topknot::cuda

@@ -1,0 +1,12 @@
+// The kernels of each family put into a table. A file a family, so that they compile side by side.
+#pragma once
+#include "backend/backend.h"
+
+namespace topknot::cuda {
+
+void addSearch(Backend& table);
+void addEmbedding(Backend& table);
+void addAttention(Backend& table);
+void addFactorization(Backend& table);
+
+}  // namespace topknot::cuda

@@ -6,6 +6,7 @@
 // a lane that never comes (a deadlock), lanes read outside the mask, stores outside memory, too much shared memory.
 // A missing barrier or a race shows as results that differ between schedules: run under everySchedule().
 #pragma once
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <functional>

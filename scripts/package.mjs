@@ -4,7 +4,7 @@
 import { execFileSync } from 'node:child_process';
 import { cpSync, existsSync, mkdtempSync, readdirSync, rmSync, statSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { buildEnvironment, cudaOption, logged, root, say, seconds, state } from './steps.mjs';
 import { jobs } from './toolchain.mjs';
@@ -24,6 +24,23 @@ export function copyTree(to) {
   symlinkSync(join(root, 'node_modules'), join(to, 'node_modules'));
 }
 
+/** What is compiled into the binary from others' headers, and where their licences lie on the machine that compiles. */
+const licences = {
+  'usearch.txt': ['node_modules/usearch/LICENSE'],
+  'highway.txt': ['/usr/share/doc/libhwy-dev/copyright'],
+  'eigen.txt': ['/usr/share/doc/libeigen3-dev/copyright'],
+};
+
+/** The binary goes out with the licences of what is in it, or not at all. */
+function copyLicences(tree) {
+  for (const [name, places] of Object.entries(licences)) {
+    const found = places.map((place) => resolve(root, place)).find((file) => existsSync(file));
+    if (!found)
+      throw new Error(`licences: none of ${places.join(', ')} is there, which goes into the package as ${name}`);
+    cpSync(found, join(tree, 'prebuilds', 'licences', name));
+  }
+}
+
 /** Builds the prebuild of this platform in a copy of the tree. */
 export async function prebuild(tree) {
   const compile = `cmake-js compile --parallel ${jobs()} --CD${cudaOption()} --CDTOPKNOT_TESTS=OFF`;
@@ -34,6 +51,7 @@ export async function prebuild(tree) {
     env: buildEnvironment(tree),
     title: 'prebuild',
   });
+  copyLicences(tree);
   return readdirSync(join(tree, 'prebuilds'), { recursive: true })
     .map((name) => join('prebuilds', name))
     .filter((name) => statSync(join(tree, name)).isFile());

@@ -29,6 +29,10 @@ const otherGrids = {
       [0.01, 0.03].map((regularization) => ({ ...hard, candidates, regularization, learningRate: 0.05 })),
     ),
   },
+  ease: {
+    gowalla: [200, 400, 800].map((regularization) => ({ regularization, neighbours: 1000 })),
+    'ml-1m': [100, 300, 1000].map((regularization) => ({ regularization })),
+  },
   'logistic-mf': {
     gowalla: [0.6, 2, 6].map((regularization) => ({ ...logistic, regularization })),
     'ml-1m': [0.6, 2, 6].map((regularization) => ({ ...logistic, regularization })),

@@ -152,6 +152,7 @@ export interface NativeOps {
   hnswBuildSync(vectors: Handle | TypedArray, options: { metric: 'innerProduct' | 'cosine' | 'l2'; connectivity: number; expansionAdd: number; }, parallel: boolean): Resource;
   hnswChange(control: Control | undefined, index: Resource, removed: Handle | TypedArray, keys: Handle | TypedArray, vectors: Handle | TypedArray, parallel: boolean): Promise<void>;
   hnswChangeSync(index: Resource, removed: Handle | TypedArray, keys: Handle | TypedArray, vectors: Handle | TypedArray, parallel: boolean): void;
+  hnswVersion(index: Resource): number;
   hnswSearch(control: Control | undefined, index: Resource, queries: Handle | TypedArray, k: number, expansion: number, allowed: Handle | TypedArray | undefined): Promise<{ ids: TypedArray; scores: TypedArray; }>;
   hnswSearchSync(index: Resource, queries: Handle | TypedArray, k: number, expansion: number, allowed: Handle | TypedArray | undefined): { ids: TypedArray; scores: TypedArray; };
   hnswState(control: Control | undefined, index: Resource): Promise<{ vectors: Handle; keys: Handle; levels: Handle; counts: Handle; neighbours: Handle; entry: number; bound: number; }>;

@@ -51,7 +51,7 @@ export const spectral = {
     { model: 'user-knn', options: { neighbours: 100, similarity: 'tfidf' } },
     { model: 'pure-svd', options: { factors: 64, tolerance: 1e-7 } },
     { model: 'nmf', options: { factors: 64 } },
-    { model: 'ease', options: { regularization: 100, neighbours: 1000 } },
+    { model: 'ease', options: { regularization: 100 } },
   ],
   ml1m: [
     { model: 'item-knn', options: { neighbours: 100, similarity: 'tfidf' } },

@@ -30,7 +30,7 @@ const otherGrids = {
     ),
   },
   ease: {
-    gowalla: [200, 400, 800].map((regularization) => ({ regularization, neighbours: 1000 })),
+    gowalla: [50, 100, 200].map((regularization) => ({ regularization, neighbours: 1000 })),
     'ml-1m': [100, 300, 1000].map((regularization) => ({ regularization })),
   },
   'logistic-mf': {

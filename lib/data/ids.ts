@@ -52,6 +52,21 @@ export class Ids<T extends Id = Id> {
     return out;
   }
 
+  /** @throws ERR_VALUE for an id that comes twice @internal */
+  async distinct(name: string): Promise<this> {
+    await this.ready();
+    if (!this.#rows || this.#rows.size === this.size) return this;
+    for (let row = 0; row < this.size; row++) {
+      const last = this.#rows.get(this.at(row));
+      if (last !== row)
+        throw new TopknotError(
+          'ERR_VALUE',
+          `${name}: ${describe(this.at(row))} comes twice, in rows ${row} and ${last}`,
+        );
+    }
+    return this;
+  }
+
   get size(): number {
     return this.#ids.length;
   }

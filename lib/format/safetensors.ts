@@ -1,6 +1,7 @@
+import { knownOptions } from '../check.js';
 import type { DType } from '../dtype.js';
 import { dtypeBytes } from '../dtype.js';
-import { TopknotError } from '../errors.js';
+import { expected, TopknotError } from '../errors.js';
 import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
 import { Tensor } from '../tensor.js';
@@ -36,8 +37,10 @@ export async function writeSafetensors(
   tensors: Iterable<readonly [string, Tensor]>,
   options: JobOptions & { metadata?: Readonly<Record<string, string>> } = {},
 ): Promise<void> {
+  knownOptions(options, ['metadata', 'signal', 'onProgress']);
+  const given = checkedEntries(tensors, options.metadata);
   // Wide elements first, so that every tensor starts at a multiple of its element size.
-  const entries = [...tensors].sort(([a, x], [b, y]) => dtypeBytes[y.dtype] - dtypeBytes[x.dtype] || (a < b ? -1 : 1));
+  const entries = given.sort(([a, x], [b, y]) => dtypeBytes[y.dtype] - dtypeBytes[x.dtype] || (a < b ? -1 : 1));
   const header: [string, unknown][] = [];
   if (options.metadata) header.push(['__metadata__', options.metadata]);
   let end = 0;
@@ -57,6 +60,31 @@ export async function writeSafetensors(
       entries.map(([, t]) => t.handle),
     ),
   );
+}
+
+/** What can be read again: names that are there once and are not reserved, metadata of strings. */
+function checkedEntries(
+  tensors: Iterable<readonly [string, Tensor]>,
+  metadata: unknown,
+): (readonly [string, Tensor])[] {
+  if (typeof (tensors as unknown as Partial<Iterable<unknown>>)?.[Symbol.iterator] !== 'function')
+    expected('tensors', 'a Map or another iterable of [name, tensor]', tensors);
+  const entries = [...tensors];
+  const seen = new Set<string>();
+  for (const entry of entries) {
+    if (!Array.isArray(entry)) expected('tensors', 'entries [name, tensor]', entry);
+    const [name, t] = entry as readonly [string, Tensor];
+    if (typeof name !== 'string' || name === '__metadata__' || seen.has(name))
+      expected('tensors', 'names that are strings, each once, other than __metadata__,', name);
+    if (!(t instanceof Tensor)) expected(`tensors: '${name}'`, 'a Tensor', t);
+    seen.add(name);
+  }
+  if (metadata !== undefined) {
+    if (typeof metadata !== 'object' || metadata === null) expected('metadata', 'an object of strings', metadata);
+    for (const [key, value] of Object.entries(metadata))
+      if (typeof value !== 'string') expected(`metadata.${key}`, 'a string', value);
+  }
+  return entries;
 }
 
 /**

@@ -18,9 +18,20 @@ export interface ItemFilter<I extends Id = Id> {
 }
 
 /** A filter by row numbers, as the addon takes it: typed arrays are copied there. @internal */
-export function nativeFilter({ seen, seenRows, allowed }: RowFilter = {}): NativeFilter {
+export function nativeFilter(filter: RowFilter = {}): NativeFilter {
+  checkFilter(filter, ['seen', 'seenRows', 'allowed']);
+  const { seen, seenRows, allowed } = filter;
   if (seen !== undefined && !(seen instanceof CsrMatrix)) expected('filter.seen', 'a CsrMatrix', seen);
   return { seen: seen?.handles, seenRows, allowed } as unknown as NativeFilter;
+}
+
+/** A filter that is misspelt would let everything through. @internal */
+export function checkFilter(filter: object, known: readonly string[]): void {
+  if (typeof filter !== 'object' || filter === null || Array.isArray(filter) || filter instanceof Set)
+    expected('filter', `an object of ${known.join(', ')}`, filter);
+  for (const name of Object.keys(filter))
+    if (!known.includes(name))
+      throw new TopknotError('ERR_ARGUMENT', `filter.${name}: no such part of a filter; known are ${known.join(', ')}`);
 }
 
 type NativeFilter = Parameters<typeof native.searchSync>[6];

@@ -89,6 +89,26 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
    * @throws ERR_VALUE for an id that comes twice or a number that is not finite (as float16: above 65504); ERR_SHAPE;
    * ERR_DTYPE; ERR_ARGUMENT
    */
+  static from(
+    ids: readonly string[] | Ids<string>,
+    vectors: Vectors,
+    options?: FlatIndexOptions & JobOptions,
+  ): Promise<FlatIndex<string>>;
+  static from(
+    ids: readonly number[] | Ids<number>,
+    vectors: Vectors,
+    options?: FlatIndexOptions & JobOptions,
+  ): Promise<FlatIndex<number>>;
+  static from(
+    ids: readonly bigint[] | Ids<bigint>,
+    vectors: Vectors,
+    options?: FlatIndexOptions & JobOptions,
+  ): Promise<FlatIndex<bigint>>;
+  static from<T extends Id>(
+    ids: readonly T[] | Ids<T>,
+    vectors: Vectors,
+    options?: FlatIndexOptions & JobOptions,
+  ): Promise<FlatIndex<T>>;
   static async from<T extends Id>(
     ids: readonly T[] | Ids<T>,
     vectors: Vectors,
@@ -100,7 +120,7 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
     const storage = storageOf(options.storage, vectors);
     const metric = metricOf(options.metric, storage);
     const matrix = stored(vectors, count, storage);
-    const known = ids instanceof Ids ? ids : await Ids.checked(ids, 'ids');
+    const known = await (ids instanceof Ids ? ids.distinct('ids') : Ids.checked(ids, 'ids'));
     await requireFinite(matrix, options);
     return new FlatIndex(new Segment(known, await prepare(matrix, storage, metric, options)), storage, metric);
   }
@@ -161,10 +181,11 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
   ): Promise<SearchResult<T> | SearchResult<T>[]> {
     const segments = this.#segments;
     let flat = this.#flat(queries);
-    if (options?.filter) {
+    const filter = heldFilter(options?.filter);
+    if (filter) {
       // The caller may change both while we wait.
       if (flat === queries) flat = (queries as Float32Array | Uint8Array).slice();
-      options = { ...options, filter: heldFilter(options.filter) };
+      options = { ...options, filter };
       for (const s of segments) await s.ids.ready();
     }
     const call = this.#call(segments, flat, options);
@@ -184,7 +205,7 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
   ): SearchResult<T>[];
   searchSync(queries: Queries | BitQueries, options: FlatSearchOptions<T> = {}): SearchResult<T> | SearchResult<T>[] {
     const segments = this.#segments;
-    const filter = options?.filter && heldFilter(options.filter);
+    const filter = heldFilter(options?.filter);
     const call = this.#call(segments, this.#flat(queries), filter ? { ...options, filter } : options);
     if (!call) return isOne(queries) ? nothing<T>() : [];
     return this.#answer(segments, native.indexSearchSync(...call), isOne(queries), call[2].k);
@@ -200,7 +221,7 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
   ): Promise<number> {
     const segments = this.#segments;
     const flat = this.#flat(queries);
-    const filter = options.filter && heldFilter(options.filter);
+    const filter = heldFilter(options.filter);
     if (filter) for (const s of segments) await s.ids.ready();
     const call = this.#call(segments, flat, { ...options, filter });
     if (!call) return 1;
@@ -287,7 +308,7 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
     countOf(given);
     const copy = given instanceof Ids ? given : given.slice();
     await this.#queued(async () => {
-      const ids = copy instanceof Ids ? copy : await Ids.checked(copy, 'ids');
+      const ids = await (copy instanceof Ids ? copy.distinct('ids') : Ids.checked(copy, 'ids'));
       const type = this.#segments[0]!.ids.type;
       if (ids.size > 0 && ids.type !== type)
         expected('ids', `ids that are a ${type}, like those of the index,`, ids.at(0));

@@ -12,7 +12,16 @@ import { metrics, type VectorMetric } from '../ops/top-k.js';
 import { Tensor, tensor } from '../tensor.js';
 import type { SearchOptions } from './flat-index.js';
 import { KeyedIds } from './keyed-ids.js';
-import { asMatrix, flatQueries, isOne, type Queries, resultOf, type SearchResult, type Vector } from './vectors.js';
+import {
+  asMatrix,
+  flatQueries,
+  heldFilter,
+  isOne,
+  type Queries,
+  resultOf,
+  type SearchResult,
+  type Vector,
+} from './vectors.js';
 
 export interface HnswIndexOptions {
   /** 'innerProduct' unless given. */
@@ -87,6 +96,26 @@ export class HnswIndex<T extends Id = Id> implements Disposable {
    * @throws ERR_VALUE for an id that comes twice or a number that is not finite; ERR_SHAPE; ERR_ARGUMENT; ERR_RANGE;
    * ERR_DEPENDENCY where topknot was built from source without usearch
    */
+  static from(
+    ids: readonly string[] | Ids<string>,
+    vectors: Float32Array | Tensor<'float32'>,
+    options?: HnswIndexOptions & HnswBuildOptions & JobOptions,
+  ): Promise<HnswIndex<string>>;
+  static from(
+    ids: readonly number[] | Ids<number>,
+    vectors: Float32Array | Tensor<'float32'>,
+    options?: HnswIndexOptions & HnswBuildOptions & JobOptions,
+  ): Promise<HnswIndex<number>>;
+  static from(
+    ids: readonly bigint[] | Ids<bigint>,
+    vectors: Float32Array | Tensor<'float32'>,
+    options?: HnswIndexOptions & HnswBuildOptions & JobOptions,
+  ): Promise<HnswIndex<bigint>>;
+  static from<T extends Id>(
+    ids: readonly T[] | Ids<T>,
+    vectors: Float32Array | Tensor<'float32'>,
+    options?: HnswIndexOptions & HnswBuildOptions & JobOptions,
+  ): Promise<HnswIndex<T>>;
   static async from<T extends Id>(
     ids: readonly T[] | Ids<T>,
     vectors: Float32Array | Tensor<'float32'>,
@@ -240,8 +269,10 @@ export class HnswIndex<T extends Id = Id> implements Disposable {
     await this.#next(options, distinct(ids), async (known) => {
       const rows = await this.#ids.rowsOf(known, options.signal);
       using none = tensor(new Float32Array(0), { shape: [0, this.dimensions] });
-      await runJob('long', options, (control) =>
-        native.hnswChange(control, this.#index, asTyped(rows), asTyped(noRows), none.handle, false),
+      await this.#unlessDone(() =>
+        runJob('long', options, (control) =>
+          native.hnswChange(control, this.#index, asTyped(rows), asTyped(noRows), none.handle, false),
+        ),
       );
       await this.#ids.remove(rows);
     });
@@ -289,7 +320,8 @@ export class HnswIndex<T extends Id = Id> implements Disposable {
   #call(queries: ReturnType<typeof flatQueries>, options: HnswSearchOptions<T>) {
     knownOptions(options, ['k', 'filter', 'expansionSearch', 'signal', 'onProgress']);
     const { k, filter, expansionSearch } = options;
-    const allowed = filter && allowedBits(this.#ids, filter);
+    const held = heldFilter(filter);
+    const allowed = held && allowedBits(this.#ids, held);
     return [
       this.#index,
       queries,
@@ -316,10 +348,25 @@ export class HnswIndex<T extends Id = Id> implements Disposable {
     const parallel = checkParallel(options);
     using matrix = asMatrix(vectors, countOf(ids), this.dimensions);
     const change = (removed: Int32Array, rows: Int32Array) =>
-      runJob('long', options, (control) =>
-        native.hnswChange(control, this.#index, asTyped(removed), asTyped(rows), matrix.handle, parallel),
+      this.#unlessDone(() =>
+        runJob('long', options, (control) =>
+          native.hnswChange(control, this.#index, asTyped(removed), asTyped(rows), matrix.handle, parallel),
+        ),
       );
     await this.#next(options, distinct(ids), (known) => put(known, change));
+  }
+
+  /**
+   * Runs a change. One that is stopped in its last moment may have come through: it then counts as done, because searches
+   * see it. Changes run one after another, so the version tells.
+   */
+  async #unlessDone(change: () => Promise<void>): Promise<void> {
+    const before = native.hnswVersion(this.#index);
+    try {
+      await change();
+    } catch (error) {
+      if (native.hnswVersion(this.#index) === before) throw error;
+    }
   }
 
   /** Runs after the changes that were asked for before it, whether they failed or not. */
@@ -360,5 +407,5 @@ function countOf(ids: readonly Id[] | Ids): number {
   return Array.isArray(ids) ? ids.length : expected('ids', 'an array of ids', ids);
 }
 
-const distinct = async <T extends Id>(ids: readonly T[] | Ids<T>) =>
-  ids instanceof Ids ? ids : await Ids.checked(ids, 'ids');
+const distinct = <T extends Id>(ids: readonly T[] | Ids<T>) =>
+  ids instanceof Ids ? ids.distinct('ids') : Ids.checked(ids, 'ids');

@@ -2,7 +2,7 @@ import type { Id } from '../data/ids.js';
 import { expected, TopknotError } from '../errors.js';
 import type { TopKRows } from '../models/recommender.js';
 import type { Handle } from '../native-ops.js';
-import type { ItemFilter } from '../ops/item-filter.js';
+import { checkFilter, type ItemFilter } from '../ops/item-filter.js';
 import { Tensor, tensor } from '../tensor.js';
 
 // What every index does with vectors that come in and rows that go out.
@@ -107,7 +107,9 @@ export function asMatrix<D extends 'float32' | 'float16' | 'bfloat16' | 'uint8' 
  * The filter with lists that can be read more than once and later: the caller may change his own.
  * @internal
  */
-export function heldFilter<T extends Id>(filter: ItemFilter<T>): ItemFilter<T> {
+export function heldFilter<T extends Id>(filter: ItemFilter<T> | undefined): ItemFilter<T> | undefined {
+  if (filter === undefined) return undefined;
+  checkFilter(filter, ['allow', 'deny']);
   const held = (list: Iterable<T> | undefined) =>
     typeof list === 'object' && typeof list?.[Symbol.iterator] === 'function' ? [...list] : list;
   return { allow: held(filter.allow), deny: held(filter.deny) };

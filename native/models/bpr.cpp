@@ -142,6 +142,7 @@ Tensor bprFold(Job& job, Csr row, Tensor itemFactors, std::optional<Tensor> item
   require(row.rows() == 1 && row.cols == items && users.cols == items, ErrorCode::shape, "row: expected shape [1, ",
           items, "] but received [", row.rows(), ", ", row.cols, "]");
   if (itemBiases) expectFloats(*itemBiases, "itemBiases", {items});
+  require(users.nnz() > 0, ErrorCode::value, "users: expected at least one interaction");
 
   // All epochs as one task.
   const int64_t count = row.nnz(), total = count * o.iterations;

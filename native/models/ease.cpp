@@ -133,7 +133,10 @@ LinearWeights byUsers(Job& job, const Csr& items, const Tensor& k, int64_t neigh
     parallelFor(count, 8, job.exec(), [&](int64_t begin, int64_t end, int) {
       for (int64_t c = begin; c < end; ++c) {
         float* column = byColumn.data<float>() + c * n;
-        const float scale = 1 / (1 - column[first + c]);
+        const float left = 1 - column[first + c];
+        require(left > 0, ErrorCode::value, "EASE: item ", first + c,
+                " cannot be told from the others in float32: use a larger regularization");
+        const float scale = 1 / left;
         for (int64_t i = 0; i < n; ++i) column[i] *= scale;
         column[first + c] = 0;
         if (neighbours > 0) columns[first + c] = largest(column, n, neighbours);

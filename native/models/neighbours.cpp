@@ -136,7 +136,7 @@ Csr neighbours(Job& job, Csr rows, NeighbourIndex index, bool self, NeighbourOpt
   const WeightedRows w = weighted(job, rows, index.idf.data<double>(), index.meanLength, 2 - 2 * o.asymmetry, o);
 
   // In blocks of rows, for the sake of memory and of progress.
-  const int64_t block = std::max<int64_t>(256, (int64_t{1} << 24) / k);
+  const int64_t block = std::max<int64_t>(256, (int64_t{1} << 24) / std::max<int64_t>(k, 1));
   const Tensor ids = Tensor::host<int32_t>({rows.rows(), k}), scores = Tensor::host<float>({rows.rows(), k});
   job.progress({0, static_cast<double>(rows.rows()), std::nan("")});
   for (int64_t first = 0; first < rows.rows(); first += block) {

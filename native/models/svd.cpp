@@ -258,6 +258,21 @@ Svd decomposed(const Columns& x, const Columns& ax, const Columns& signs, int64_
   return out;
 }
 
+/// Multiplies the values by the power of two that takes the largest to about 1, so that squares neither overflow nor
+/// vanish; answers what singular values must be multiplied by.
+double normalize(Csr& m) {
+  float largest = 0;
+  for (const float x : m.values.span<const float>()) largest = std::max(largest, std::abs(x));
+  const int exponent = largest > 0 ? std::ilogb(largest) : 0;
+  if (exponent >= -16 && exponent <= 16) return 1;
+  const Tensor values = Tensor::host<float>({m.nnz()});
+  for (int64_t e = 0; e < m.nnz(); ++e) {
+    values.data<float>()[e] = std::ldexp(m.values.data<float>()[e], -exponent);
+  }
+  m.values = values;
+  return std::ldexp(1.0, exponent);
+}
+
 void checkOptions(const SvdOptions& o) {
   require(o.k >= 1 && o.k <= 2048, ErrorCode::range, "k: expected 1 to 2048 but received ", o.k);
   require(o.oversampling >= 0 && o.oversampling <= 1024, ErrorCode::range,
@@ -282,6 +297,7 @@ Svd truncatedSvd(Job& job, Csr matrix, std::optional<Tensor> start, SvdOptions o
             " rows, as many as the matrix has columns, but received ", start->rows());
     requireFinite(job, *start);
   }
+  const double scale = normalize(matrix);
   // The iteration runs on the shorter side.
   const bool swapped = matrix.rows() < matrix.cols;
   const Csr transposed = csrTranspose(job, matrix);
@@ -311,6 +327,11 @@ Svd truncatedSvd(Job& job, Csr matrix, std::optional<Tensor> start, SvdOptions o
   const Columns x = space.directions(), ax = space.images();
   Svd out = decomposed(x, ax, swapped ? ax : x, o.k);
   if (swapped) std::swap(out.u, out.v);
+  require(std::isfinite(residual), ErrorCode::value, "matrix: its singular values could not be found in float32");
+  for (float& s : out.s.span<float>()) {
+    s = static_cast<float>(scale * static_cast<double>(s));
+    require(std::isfinite(s), ErrorCode::value, "matrix: its singular values exceed float32: scale the values down");
+  }
   out.residual = residual;
   out.products = space.products();
   return out;

@@ -40,6 +40,7 @@ bool hnswAvailable() { return hasHnsw(); }
 Hnsw hnswBuild(Job& job, Tensor vectors, HnswOptions options, bool parallel) {
   expectOptions(options);
   requireFinite(job, vectors);
+  require(vectors.cols() >= 1, ErrorCode::shape, "vectors: expected at least one column");
   const auto index = std::make_shared<HnswIndex>(options, vectors.cols());
   std::vector<int32_t> keys(static_cast<size_t>(vectors.rows()));
   for (size_t i = 0; i < keys.size(); ++i) keys[i] = static_cast<int32_t>(i);
@@ -71,6 +72,8 @@ SearchResult hnswSearch(Job& job, Hnsw index, Tensor queries, int64_t k, int64_t
   const TopkResult found = index->search(job, queries, k, expansion, allowed);
   return {{found.ids}, {found.scores}};
 }
+
+int64_t hnswVersion(Hnsw index) { return index->version(); }
 
 HnswState hnswState(Job& job, Hnsw index) { return index->state(job); }
 

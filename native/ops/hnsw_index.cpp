@@ -155,11 +155,11 @@ void HnswIndex::publish(std::span<const int32_t> removed, std::span<const int32_
   int32_t most = -1;
   for (int32_t key : keys) most = std::max(most, key);
   const std::lock_guard alone(lock_);
-  if (most >= static_cast<int64_t>(slots_.size())) {
-    slots_.resize(static_cast<size_t>(most) + 1, -1);
-    live_.resize(slots_.size() / 64 + 1, 0);
-  }
-  free_.reserve(free_.size() + removed.size());
+  // Whatever may fail for want of memory comes first: from the first change on, nothing does.
+  const size_t names = std::max(slots_.size(), static_cast<size_t>(most + 1)), freed = free_.size() + removed.size();
+  if (live_.size() <= names / 64) live_.resize(names / 64 + 1, 0);
+  if (slots_.size() < names) slots_.resize(names, -1);
+  if (free_.capacity() < freed) free_.reserve(std::max(freed, 2 * free_.capacity()));
   for (int32_t key : removed) {
     const int32_t slot = std::exchange(slots_[static_cast<size_t>(key)], -1);
     keys_[static_cast<size_t>(slot)] = -1;
@@ -172,23 +172,41 @@ void HnswIndex::publish(std::span<const int32_t> removed, std::span<const int32_
     live_[static_cast<size_t>(keys[i]) / 64] |= uint64_t{1} << (keys[i] % 64);
   }
   count_ += static_cast<int64_t>(keys.size()) - static_cast<int64_t>(removed.size());
+  ++version_;
+}
+
+/// Every key once, those taken out being there, those brought in not being there unless they are taken out too.
+void HnswIndex::checkKeys(std::span<const int32_t> removed, std::span<const int32_t> keys) const {
+  const auto sorted = [](std::span<const int32_t> from, const char* name) {
+    std::vector<int32_t> out(from.begin(), from.end());
+    std::sort(out.begin(), out.end());
+    const auto twice = std::adjacent_find(out.begin(), out.end());
+    require(twice == out.end(), ErrorCode::value, name, ": key ", twice == out.end() ? 0 : *twice, " comes twice");
+    return out;
+  };
+  const auto live = [this](int32_t key) {
+    return key >= 0 && key < static_cast<int64_t>(slots_.size()) && slots_[static_cast<size_t>(key)] >= 0;
+  };
+  const std::vector<int32_t> gone = sorted(removed, "removed"), fresh = sorted(keys, "keys");
+  for (int32_t key : gone) require(live(key), ErrorCode::range, "removed: there is no item with key ", key);
+  for (int32_t key : fresh) {
+    require(!live(key) || std::binary_search(gone.begin(), gone.end(), key), ErrorCode::value,
+            "keys: there is an item with key ", key, " already");
+  }
 }
 
 void HnswIndex::change(Job& job, std::span<const int32_t> removed, std::span<const int32_t> keys, const Tensor& vectors,
                        bool parallel) {
   const std::lock_guard hold(changing_);
-  for (int32_t key : removed) {
-    require(key >= 0 && key < static_cast<int64_t>(slots_.size()) && slots_[static_cast<size_t>(key)] >= 0,
-            ErrorCode::range, "removed: there is no item with key ", key);
-  }
+  checkKeys(removed, keys);
   std::vector<int32_t> slots;
   try {
     insert(job, vectors, parallel, slots);
+    publish(removed, keys, slots);
   } catch (...) {
     forget(slots);
     throw;
   }
-  publish(removed, keys, slots);
 }
 
 // ---- Search

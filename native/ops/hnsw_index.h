@@ -5,6 +5,7 @@
 // them before the whole change is there. What was removed stays in the graph as a signpost until its slot is used
 // again.
 #pragma once
+#include <atomic>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -74,6 +75,8 @@ class HnswIndex final : public Resource {
 
   int64_t dims() const { return dims_; }
   int64_t live() const { return count_; }
+  /// Counts the changes that searches see: whether one that was stopped came through. Read between changes.
+  int64_t version() const { return version_; }
   size_t bytes() const override;
 
   /// Takes `removed` away and brings `vectors` [n, d] in under `keys`, all of it or nothing. A key in both is updated.
@@ -96,6 +99,7 @@ class HnswIndex final : public Resource {
   void grow(int64_t slots);
   void insert(Job& job, const Tensor& vectors, bool parallel, std::vector<int32_t>& slots);
   void forget(std::span<const int32_t> slots);
+  void checkKeys(std::span<const int32_t> removed, std::span<const int32_t> keys) const;
   void publish(std::span<const int32_t> removed, std::span<const int32_t> keys, std::span<const int32_t> slots);
 
   const HnswOptions options_;
@@ -108,6 +112,7 @@ class HnswIndex final : public Resource {
   double bound_ = 0;            // the largest squared length of the vectors that the index began with
   std::vector<int32_t> free_;   // slots to use again, the last one first
   int64_t count_ = 0;           // of live keys
+  std::atomic<int64_t> version_{0};
 
   mutable FairLock lock_;        // of everything above
   mutable std::mutex changing_;  // one change at a time

@@ -171,6 +171,10 @@ IndexSearchResult indexSearch(Job& job, Tensor queries, std::vector<IndexSegment
 Int8Codes int8Codes(Job& job, Tensor vectors, bool unit) {
   expectFloats(vectors, "vectors");
   require(vectors.cols() >= 1, ErrorCode::shape, "vectors: expected at least one column");
+  require(vectors.cols() <= 1 << 17, ErrorCode::shape,
+          "vectors: expected at most 131072 columns under storage 'int8', whose sums "
+          "are 32-bit, but received ",
+          vectors.cols());
   const int64_t rows = vectors.rows();
   Int8Codes out{Tensor::host<uint8_t>(vectors.shape), Tensor::host<float>({rows}), Tensor::host<float>({rows})};
   const Int8CodesArgs args{.items = floatMatrix(vectors),

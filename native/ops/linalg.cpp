@@ -2,6 +2,7 @@
 #include "ops/linalg.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "backend/registry.h"
 #include "ops/ops.h"
@@ -71,6 +72,7 @@ Tensor resultLike(const Tensor& t, bool overwrite) {
   constexpr long argument = 1, handle = 1;
   const bool own = t.buffer->ownBytes() == t.buffer->bytes() && !t.pending;
   if (!overwrite || !own || t.buffer.use_count() > argument + handle) return Tensor::host(t.dtype, t.shape);
+  std::atomic_thread_fence(std::memory_order_acquire);  // behind the last read of whoever let go of it
   return t;
 }
 

@@ -79,6 +79,7 @@ template <class T>
 int32_t EigenLinalg<T>::svd(const T* a, int64_t m, int64_t n, T* u, T* values, T* vt) {
   if (!allFinite(a, m * n)) return notFinite;
   const int64_t k = std::min(m, n);
+  if (k == 0) return solved;  // Eigen reads what is not there
   const Eigen::BDCSVD<ColumnMajor<T>> made(Input<T>(a, m, n), Eigen::ComputeThinU | Eigen::ComputeThinV);
   if (made.info() != Eigen::Success) return notConverged;
   Output<T>(u, m, k) = made.matrixU();

@@ -12,6 +12,13 @@ export function finite(name: string, value: unknown, min: number = Number.NEGATI
   return inRange(name, value, min, Number.POSITIVE_INFINITY);
 }
 
+/** An option that must be a finite number above 0. @internal */
+export function positive(name: string, value: unknown): number {
+  const number = finite(name, value);
+  if (number > 0) return number;
+  throw new TopknotError('ERR_RANGE', `${name}: expected a number above 0 but received ${describe(number)}`);
+}
+
 /** An option that must be true or false. @internal */
 export function boolean(name: string, value: unknown): boolean {
   if (typeof value !== 'boolean') expected(name, 'true or false', value);
@@ -24,28 +31,35 @@ export function oneOf<T extends string>(name: string, value: unknown, choices: r
   return value as T;
 }
 
-/** How many results may be asked of a catalogue. @internal */
-export function checkK(k: unknown, catalogue: number): number {
+/** How many results may be asked of so many. @internal */
+export function checkK(k: unknown, most: number, whatMost = 'the size of the catalogue'): number {
   if (!Number.isInteger(k)) expected('k', 'an integer', k);
-  if ((k as number) < 1 || (k as number) > catalogue)
-    throw new TopknotError(
-      'ERR_RANGE',
-      `k: expected 1 to ${catalogue}, the size of the catalogue, but received ${describe(k)}`,
-    );
+  if ((k as number) < 1 || (k as number) > most)
+    throw new TopknotError('ERR_RANGE', `k: expected 1 to ${most}, ${whatMost}, but received ${describe(k)}`);
   return k as number;
 }
 
-/** Refuses options of the wrong type or with a name that does not exist, where a typo would go unnoticed. @internal */
-export function knownOptions(options: unknown, names: readonly string[]): void {
-  if (typeof options !== 'object' || options === null) expected('options', 'an object', options);
+/**
+ * Refuses options of the wrong type or with a name that does not exist, where a typo would go unnoticed. `argument` says
+ * in messages which argument they are.
+ * @internal
+ */
+export function knownOptions(options: unknown, names: readonly string[], argument = 'options'): void {
+  isObject(argument, options);
   for (const name of Object.keys(options)) {
     if (!names.includes(name))
-      throw new TopknotError('ERR_ARGUMENT', `options.${name}: no such option; known are ${names.join(', ')}`);
+      throw new TopknotError('ERR_ARGUMENT', `${argument}.${name}: no such option; known are ${names.join(', ')}`);
   }
+}
+
+/** An argument that must be an object, and no array. @internal */
+export function isObject(name: string, value: unknown): asserts value is object {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) expected(name, 'an object', value);
 }
 
 function inRange(name: string, value: number, min: number, max: number): number {
   if (value >= min && value <= max) return value;
-  const bounds = max >= Number.MAX_SAFE_INTEGER ? `${min} or more` : `${min} to ${max}`;
+  const unbounded = max >= Number.MAX_SAFE_INTEGER && value < min;
+  const bounds = unbounded ? `${min} or more` : `${min} to ${max}`;
   throw new TopknotError('ERR_RANGE', `${name}: expected ${bounds} but received ${describe(value)}`);
 }

@@ -1,3 +1,4 @@
+import { isObject, knownOptions } from './check.js';
 import { expected, TopknotError } from './errors.js';
 import { native } from './native.js';
 import type { Control } from './native-ops.js';
@@ -20,9 +21,17 @@ export interface JobOptions {
 }
 
 /** Throws ERR_ARGUMENT for options of a job that are of the wrong type. @internal */
-export function checkJob({ signal, onProgress }: JobOptions): void {
+export function checkJob(options: JobOptions): void {
+  isObject('options', options);
+  const { signal, onProgress } = options;
   if (signal && typeof signal.throwIfAborted !== 'function') expected('signal', 'an AbortSignal', signal);
   if (onProgress && typeof onProgress !== 'function') expected('onProgress', 'a function', onProgress);
+}
+
+/** The check of what has no options but those of a job: a name that is none of them is refused too. @internal */
+export function onlyJob(options: JobOptions): void {
+  knownOptions(options, ['signal', 'onProgress']);
+  checkJob(options);
 }
 
 /**

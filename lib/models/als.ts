@@ -1,7 +1,7 @@
-import { finite, integer, knownOptions, oneOf } from '../check.js';
+import { boolean, finite, integer, knownOptions, oneOf } from '../check.js';
 import { CsrMatrix, type Duplicates } from '../csr.js';
 import type { Id } from '../data/ids.js';
-import { type JobOptions, runJob } from '../job.js';
+import { type JobOptions, onlyJob, runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
 import { Tensor } from '../tensor.js';
@@ -94,7 +94,8 @@ const shapes = {
 };
 
 /**
- * Matrix factorization for implicit feedback by alternating least squares.
+ * Matrix factorization for implicit feedback by alternating least squares. For explicit ratings, where a low value means
+ * dislike, alternate with `BiasedMF({ solver: 'als' })`.
  *
  * Each sweep solves all items with the users fixed, then all users with the items fixed. So a user's vector is what
  * `foldIn` gives for the same history, and `explain` accounts for the very score that `recommend` returns (to rounding;
@@ -130,7 +131,7 @@ export class ALS<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
       const { signal } = options;
       const data = await checkedInteractions(interactions, options);
       const factors = this.options.factors;
-      const start = options.warmStart ? (previous ?? this.state) : undefined;
+      const start = this.startOf(previous, options);
       const users = start && (await gatherRows(start.users, start.userFactors, data.users, factors, signal));
       const items = start && (await gatherRows(start.items, start.itemFactors, data.items, factors, signal));
       const byItem = await runJob('long', { signal }, (control) => native.csrTranspose(control, data.seen.handles));
@@ -139,7 +140,7 @@ export class ALS<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
         native.alsFit(control, byItem, data.seen.handles, items, users, this.options),
       );
       return this.#complete(data, new Tensor(found.itemFactors), new Tensor(found.userFactors), found.loss, signal);
-    }, options.signal);
+    }, options);
   }
 
   /**
@@ -195,7 +196,7 @@ export class ALS<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
       }
       done(total);
       return this.#complete({ users: users.ids, items: items.ids, seen }, userFactors, itemFactors, [], signal);
-    }, options.signal);
+    }, options);
   }
 
   /**
@@ -204,6 +205,7 @@ export class ALS<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
    */
   async foldIn(history: History<I>, options: JobOptions = {}): Promise<Float32Array> {
     const state = this.state;
+    onlyJob(options);
     await state.items.ready();
     const rows = historyRows(state.items, history);
     return new Tensor<'float32'>(await runJob('query', options, (control) => this.fold(state, rows, control))).data();
@@ -217,7 +219,7 @@ export class ALS<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
    * @param options.k how many contributions at most; 10 unless given. The score is the sum over the whole history.
    * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID, ERR_RANGE; ERR_VALUE for a user without interactions
    */
-  explain(
+  async explain(
     who: U | Visitor<I>,
     item: I,
     options: { k?: number | undefined } & JobOptions = {},
@@ -316,6 +318,6 @@ function checkOptions(options: AlsOptions): Required<AlsOptions> {
     iterations: integer('iterations', options.iterations ?? 16, 1),
     initStd: finite('initStd', options.initStd ?? 0.1, 0),
     seed: integer('seed', options.seed ?? 42, 0),
-    computeLoss: options.computeLoss === true,
+    computeLoss: boolean('computeLoss', options.computeLoss ?? false),
   };
 }

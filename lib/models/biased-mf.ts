@@ -1,4 +1,4 @@
-import { finite, integer, knownOptions, oneOf } from '../check.js';
+import { boolean, finite, integer, knownOptions, oneOf } from '../check.js';
 import type { Id } from '../data/ids.js';
 import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
@@ -86,7 +86,7 @@ export class BiasedMF<U extends Id = Id, I extends Id = Id> extends RatingModel<
       const { signal } = options;
       const data = await checkedInteractions(ratings, options);
       const width = this.options.factors + 2;
-      const start = options.warmStart ? (previous ?? this.state) : undefined;
+      const start = this.startOf(previous, options);
       const users = start && (await gatherRows(start.users, start.scoringUsers, data.users, width, signal));
       const items = start && (await gatherRows(start.items, start.scoringItems, data.items, width, signal));
       const byItem = await runJob('long', { signal }, (control) => native.csrTranspose(control, data.seen.handles));
@@ -94,7 +94,7 @@ export class BiasedMF<U extends Id = Id, I extends Id = Id> extends RatingModel<
         native.biasedMfFit(control, data.seen.handles, byItem, users, items, this.options),
       );
       return ratingState(data, found, signal);
-    }, options.signal);
+    }, options);
   }
 
   /** Reads what `save` wrote: the same answers, bit for bit. @throws ERR_IO, ERR_FORMAT */
@@ -149,6 +149,6 @@ function checkOptions(options: BiasedMFOptions): Required<BiasedMFOptions> {
     learningRateDecay: finite('learningRateDecay', options.learningRateDecay ?? 1, 0),
     initStd: finite('initStd', options.initStd ?? 0.1, 0),
     seed: integer('seed', options.seed ?? 42, 0),
-    computeLoss: options.computeLoss === true,
+    computeLoss: boolean('computeLoss', options.computeLoss ?? false),
   };
 }

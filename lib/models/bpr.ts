@@ -1,7 +1,7 @@
-import { boolean, finite, integer, knownOptions, oneOf } from '../check.js';
+import { boolean, finite, integer, knownOptions, oneOf, positive } from '../check.js';
 import type { Id } from '../data/ids.js';
 import { TopknotError } from '../errors.js';
-import { type JobOptions, runJob } from '../job.js';
+import { type JobOptions, onlyJob, runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
 import { full, Tensor } from '../tensor.js';
@@ -9,7 +9,7 @@ import { gatherRows } from './als-rows.js';
 import { FactorModel, type FittedFactors } from './factor-model.js';
 import { type History, type HistoryRows, historyMatrix, historyRows } from './history.js';
 import { checkedInteractions, type Fittable, type Fitted, stats } from './model.js';
-import { readModel } from './persist.js';
+import { readModel, restored } from './persist.js';
 
 /** Options of BPR. */
 export interface BprOptions {
@@ -116,7 +116,7 @@ export class BPR<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
       const { signal } = options;
       const data = await checkedInteractions(interactions, options);
       const { factors } = this.options;
-      const start = options.warmStart ? (previous ?? this.state) : undefined;
+      const start = this.startOf(previous, options);
       const users = start && (await gatherRows(start.users, start.userFactors, data.users, factors, signal));
       const items = start && (await gatherRows(start.items, start.itemFactors, data.items, factors, signal));
       const column = start?.itemBiases?.reshape([start.items.size, 1]);
@@ -141,7 +141,7 @@ export class BPR<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
         },
         signal,
       );
-    }, options.signal);
+    }, options);
   }
 
   /**
@@ -151,6 +151,7 @@ export class BPR<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
    */
   async foldIn(history: History<I>, options: JobOptions = {}): Promise<Float32Array> {
     const state = this.state;
+    onlyJob(options);
     await state.items.ready();
     const rows = historyRows(state.items, history);
     const found = await runJob('query', options, (control) =>
@@ -172,12 +173,7 @@ export class BPR<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
   /** Reads what `save` wrote: the same answers, bit for bit. @throws ERR_IO, ERR_FORMAT */
   static async load<U extends Id = Id, I extends Id = Id>(path: string, options: JobOptions = {}): Promise<BPR<U, I>> {
     const file = await readModel<U, I, BprOptions, keyof typeof shapes>(path, 'bpr', shapes, options);
-    let model: BPR<U, I>;
-    try {
-      model = new BPR<U, I>(file.options);
-    } catch (cause) {
-      throw new TopknotError('ERR_FORMAT', `path: '${path}' holds options that no model has`, { cause });
-    }
+    const model = restored(path, () => new BPR<U, I>(file.options));
     const { tensors } = model.options.biases
       ? await readModel<U, I, BprOptions, keyof typeof biasShapes>(path, 'bpr', biasShapes, options)
       : file;
@@ -267,7 +263,7 @@ function checkOptions(options: BprOptions): Required<BprOptions> {
   return {
     factors: integer('factors', options.factors ?? 64, 1, 4096),
     iterations: integer('iterations', options.iterations ?? 100, 1, 2 ** 31 - 1),
-    learningRate: finite('learningRate', options.learningRate ?? 0.05, 0),
+    learningRate: positive('learningRate', options.learningRate ?? 0.05),
     regularization: finite('regularization', options.regularization ?? 0.01, 0),
     negativeSampling: oneOf('negativeSampling', sampling, ['uniform', 'popularity', 'hard'] as const),
     candidates: integer('candidates', options.candidates ?? 8, 1, 1024),

@@ -1,8 +1,8 @@
 import { checkK, knownOptions, oneOf } from '../check.js';
-import type { CsrMatrix } from '../csr.js';
+import { CsrMatrix } from '../csr.js';
 import type { Id, Ids } from '../data/ids.js';
-import { TopknotError } from '../errors.js';
-import { type JobOptions, runJob } from '../job.js';
+import { expected, TopknotError } from '../errors.js';
+import { checkJob, type JobOptions, onlyJob, runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
 import { allowedBits, type ItemFilter, nativeFilter } from '../ops/item-filter.js';
@@ -10,6 +10,7 @@ import { metrics, squaredNorms, type VectorMetric } from '../ops/top-k.js';
 import { Tensor } from '../tensor.js';
 import { type Fitted, Model, type Query } from './model.js';
 import type { RankCounts, RowFilter, TopKRows } from './recommender.js';
+import { checkFilter, checkRows } from './rows.js';
 
 /** A fit of a model whose score is the inner product of a user's row and an item's row. @internal */
 export interface FittedFactors<U extends Id, I extends Id> extends Fitted<U, I> {
@@ -54,7 +55,7 @@ export abstract class FactorModel<U extends Id, I extends Id, S extends FittedFa
     await state.items.ready();
     const row = state.items.row(item, 'item');
     this.expectKnown(state, 'item', row);
-    const found = await similar(state.items, state.itemFactors, row, options);
+    const found = await similar(state.items, state.itemFactors, row, options, 'the size of the catalogue');
     return found.map(([id, score]) => ({ item: id, score }));
   }
 
@@ -67,7 +68,7 @@ export abstract class FactorModel<U extends Id, I extends Id, S extends FittedFa
     await state.users.ready();
     const row = state.users.row(user, 'user');
     this.expectKnown(state, 'user', row);
-    const found = await similar(state.users, state.userFactors, row, options);
+    const found = await similar(state.users, state.userFactors, row, options, 'the number of users');
     return found.map(([id, score]) => ({ user: id, score }));
   }
 
@@ -78,6 +79,10 @@ export abstract class FactorModel<U extends Id, I extends Id, S extends FittedFa
     options: JobOptions = {},
   ): Promise<RankCounts> {
     const [users, items] = scoring(this.state);
+    onlyJob(options);
+    checkRows('userRows', userRows);
+    checkFilter(filter);
+    if (!(positives instanceof CsrMatrix)) expected('positives', 'a CsrMatrix', positives);
     return runJob('long', options, async (control) => {
       using queries = new Tensor(await native.takeRows(control, users, userRows));
       const { above, equal } = await native.rankCounts(
@@ -132,15 +137,17 @@ async function similar<T extends Id>(
   factors: Tensor<'float32'>,
   row: number,
   options: SimilarOptions<T>,
+  whatMost: string,
 ): Promise<[id: T, score: number][]> {
   knownOptions(options, ['k', 'metric', 'allow', 'deny', 'signal', 'onProgress']);
+  checkJob(options);
+  const k = checkK(options.k ?? Math.min(10, ids.size), ids.size, whatMost);
+  const metric = oneOf('metric', options.metric ?? 'cosine', metrics);
   if (factors.shape[1] === 0)
     throw new TopknotError(
       'ERR_VALUE',
       'factors: the model has 0, so it has no vectors to compare: fit one with factors',
     );
-  const k = checkK(options.k ?? Math.min(10, ids.size), ids.size);
-  const metric = oneOf('metric', options.metric ?? 'cosine', metrics);
   const norms: Handle | undefined = metric === 'innerProduct' ? undefined : (await squaredNorms(factors)).handle;
   const allowed = allowedBits(ids, options, [row]);
   const found = (await runJob('query', options, (control) =>

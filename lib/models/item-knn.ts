@@ -57,7 +57,7 @@ export class ItemKNN<U extends Id = Id, I extends Id = Id> extends ItemWeightsMo
         native.neighbours(control, byItem, index, true, this.options),
       );
       return this.#complete(data, new CsrMatrix(neighbours), signal);
-    }, options.signal);
+    }, options);
   }
 
   /** Reads what `save` wrote: the same answers, bit for bit. @throws ERR_IO, ERR_FORMAT */

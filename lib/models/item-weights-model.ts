@@ -52,7 +52,7 @@ export abstract class ItemWeightsModel<U extends Id, I extends Id, S extends Fit
    * @param options.k how many contributions to list, the largest first; 10 unless given. `score` sums up all.
    * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID; ERR_VALUE for a user without interactions
    */
-  explain(
+  async explain(
     who: U | Visitor<I>,
     item: I,
     options: { k?: number | undefined } & JobOptions = {},

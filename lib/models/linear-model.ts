@@ -1,6 +1,6 @@
 import type { CsrHandles } from '../csr.js';
 import type { Id } from '../data/ids.js';
-import { type JobOptions, runJob } from '../job.js';
+import { type JobOptions, onlyJob, runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
 import { nativeFilter } from '../ops/item-filter.js';
@@ -39,6 +39,7 @@ export abstract class LinearModel<U extends Id, I extends Id, S extends FittedLi
    */
   async foldIn(history: History<I>, options: JobOptions = {}): Promise<Float32Array> {
     const state = this.state;
+    onlyJob(options);
     await state.items.ready();
     const rows = historyRows(state.items, history);
     const scores = await runJob('query', options, async (control) =>

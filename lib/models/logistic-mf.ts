@@ -1,7 +1,6 @@
 import { finite, integer, knownOptions } from '../check.js';
 import type { Id, Ids } from '../data/ids.js';
-import { TopknotError } from '../errors.js';
-import { type JobOptions, runJob } from '../job.js';
+import { type JobOptions, onlyJob, runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
 import { full, Tensor } from '../tensor.js';
@@ -9,7 +8,7 @@ import { gatherRows } from './als-rows.js';
 import { FactorModel, type FittedFactors } from './factor-model.js';
 import { type History, type HistoryRows, historyMatrix, historyRows } from './history.js';
 import { checkedInteractions, type Fittable, type Fitted } from './model.js';
-import { readModel } from './persist.js';
+import { readModel, restored } from './persist.js';
 
 /** Options of LogisticMF. */
 export interface LogisticMfOptions {
@@ -88,7 +87,8 @@ export class LogisticMF<U extends Id = Id, I extends Id = Id> extends FactorMode
       knownOptions(options, ['warmStart', 'signal', 'onProgress']);
       const { signal } = options;
       const data = await checkedInteractions(interactions, options);
-      const start = options.warmStart ? await this.#start(previous ?? this.state, data, signal) : undefined;
+      const from = this.startOf(previous, options);
+      const start = from && (await this.#start(from, data, signal));
       const byItem = await runJob('long', { signal }, (control) => native.csrTranspose(control, data.seen.handles));
       const found = await runJob('long', options, (control) =>
         native.logisticMfFit(control, data.seen.handles, byItem, start, this.options),
@@ -100,7 +100,7 @@ export class LogisticMF<U extends Id = Id, I extends Id = Id> extends FactorMode
         itemBiases: new Tensor<'float32'>(found.itemBiases),
       };
       return this.#complete(data, learned, signal);
-    }, options.signal);
+    }, options);
   }
 
   /**
@@ -109,6 +109,7 @@ export class LogisticMF<U extends Id = Id, I extends Id = Id> extends FactorMode
    */
   async foldIn(history: History<I>, options: JobOptions = {}): Promise<Float32Array> {
     const state = this.state;
+    onlyJob(options);
     await state.items.ready();
     const rows = historyRows(state.items, history);
     const found = await runJob('query', options, (control) =>
@@ -133,12 +134,7 @@ export class LogisticMF<U extends Id = Id, I extends Id = Id> extends FactorMode
     options: JobOptions = {},
   ): Promise<LogisticMF<U, I>> {
     const file = await readModel<U, I, LogisticMfOptions, keyof typeof shapes>(path, 'logistic-mf', shapes, options);
-    let model: LogisticMF<U, I>;
-    try {
-      model = new LogisticMF<U, I>(file.options);
-    } catch (cause) {
-      throw new TopknotError('ERR_FORMAT', `path: '${path}' holds options that no model has`, { cause });
-    }
+    const model = restored(path, () => new LogisticMF<U, I>(file.options));
     const { user_factors, item_factors, user_biases, item_biases } = Object.fromEntries(file.tensors);
     const learned = {
       userFactors: user_factors!,

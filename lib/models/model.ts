@@ -1,10 +1,10 @@
-import { checkK, knownOptions } from '../check.js';
+import { boolean, checkK, knownOptions } from '../check.js';
 import { type CsrHandles, CsrMatrix } from '../csr.js';
 import { type Id, Ids } from '../data/ids.js';
 import { Interactions } from '../data/interactions.js';
 import type { NumericArray } from '../dtype.js';
 import { expected, TopknotError } from '../errors.js';
-import { checkJob, type JobOptions, runJob } from '../job.js';
+import { checkJob, type JobOptions, onlyJob, runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
 import { allowedBits, type ItemFilter } from '../ops/item-filter.js';
@@ -13,6 +13,7 @@ import type { Tensor } from '../tensor.js';
 import { type History, type HistoryRows, historyRows } from './history.js';
 import { type Saved, writeModel } from './persist.js';
 import type { RowFilter, Scorer, TopKRows } from './recommender.js';
+import { checkFilter, checkRows } from './rows.js';
 
 /**
  * What a model is fitted on: interactions with their ids, or a bare matrix of users × items, whose row and column
@@ -152,6 +153,7 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
   /** How well an item fits a user, as in `recommend`. @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID */
   async score(user: U, item: I, options: JobOptions = {}): Promise<number> {
     const { users, items } = this.state;
+    onlyJob(options);
     await Promise.all([users.ready(), items.ready()]);
     const [score] = await this.scorePairs(
       Int32Array.of(users.row(user, 'user')),
@@ -163,6 +165,9 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
 
   async topKRows(userRows: Int32Array, k: number, filter: RowFilter = {}, options: JobOptions = {}): Promise<TopKRows> {
     const state = this.state;
+    onlyJob(options);
+    checkRows('userRows', userRows);
+    checkFilter(filter);
     checkK(k, state.items.size);
     if (userRows.length === 0) return { ids: new Int32Array(), scores: new Float32Array() };
     return runJob('query', options, (control) => this.select(state, userRows, k, filter, control));
@@ -170,6 +175,9 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
 
   async scorePairs(userRows: Int32Array, itemRows: Int32Array, options: JobOptions = {}): Promise<Float32Array> {
     const state = this.state;
+    onlyJob(options);
+    checkRows('userRows', userRows);
+    checkRows('itemRows', itemRows);
     return runJob('query', options, (control) => this.pairScores(state, userRows, itemRows, control));
   }
 
@@ -180,6 +188,7 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
    */
   async save(path: string, options: JobOptions = {}): Promise<void> {
     const state = this.state;
+    onlyJob(options);
     const { model, tensors } = this.saved(state);
     const { users, items, seen } = state;
     await writeModel(path, { model, options: this.options, users, items, seen, tensors: new Map(tensors) }, options);
@@ -205,11 +214,14 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
     );
   }
 
+  /** @internal The fit that another one starts from. */
+  protected startOf(previous: S | undefined, options: { warmStart?: boolean | undefined }): S | undefined {
+    return boolean('warmStart', options.warmStart ?? false) ? (previous ?? this.state) : undefined;
+  }
+
   /** @internal Builds a state, one at a time; it takes the place of the last one only when it is complete. */
-  protected async replace(
-    build: (previous: S | undefined) => Promise<S> | S,
-    signal?: AbortSignal | undefined,
-  ): Promise<this> {
+  protected async replace(build: (previous: S | undefined) => Promise<S> | S, options: JobOptions = {}): Promise<this> {
+    checkJob(options);
     if (this.#busy)
       throw new TopknotError(
         'ERR_BUSY',
@@ -218,7 +230,7 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
     this.#busy = true;
     try {
       const fitted = await build(this.#fitted);
-      signal?.throwIfAborted();
+      options.signal?.throwIfAborted();
       this.#fitted = fitted;
     } finally {
       this.#busy = false;
@@ -230,7 +242,7 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
     const { users, items } = state;
     knownOptions(options, recommendOptions);
     const k = checkK(options.k ?? Math.min(10, items.size), items.size);
-    const excludeSeen = options.excludeSeen ?? true;
+    const excludeSeen = boolean('excludeSeen', options.excludeSeen ?? true);
     if (typeof who === 'object' && who !== null && !Array.isArray(who)) {
       const query = historyRows(items, (who as Visitor<I>).history, this.unratedWeight(state));
       return { query, k, count: 1, filter: { allowed: allowedBits(items, options, excludeSeen ? query.rows : []) } };

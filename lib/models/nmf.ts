@@ -1,6 +1,6 @@
 import { boolean, finite, integer, knownOptions, oneOf } from '../check.js';
 import type { Id } from '../data/ids.js';
-import { type JobOptions, runJob } from '../job.js';
+import { type JobOptions, onlyJob, runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
 import { Tensor } from '../tensor.js';
@@ -79,7 +79,7 @@ export class NMF<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
       const { signal } = options;
       const data = await checkedInteractions(interactions, options);
       const { factors } = this.options;
-      const start = options.warmStart ? (previous ?? this.state) : undefined;
+      const start = this.startOf(previous, options);
       const users = start && (await gatherRows(start.users, start.userFactors, data.users, factors, signal));
       const items = start && (await gatherRows(start.items, start.itemFactors, data.items, factors, signal));
       const byItem = await runJob('long', { signal }, (control) => native.csrTranspose(control, data.seen.handles));
@@ -87,7 +87,7 @@ export class NMF<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
         native.nmfFit(control, data.seen.handles, byItem, users, items, this.#native()),
       );
       return complete(data, new Tensor(found.userFactors), new Tensor(found.itemFactors), found.loss, signal);
-    }, options.signal);
+    }, options);
   }
 
   /**
@@ -97,6 +97,7 @@ export class NMF<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
    */
   async foldIn(history: History<I>, options: JobOptions = {}): Promise<Float32Array> {
     const state = this.state;
+    onlyJob(options);
     await state.items.ready();
     const rows = historyRows(state.items, history);
     return new Tensor<'float32'>(await runJob('query', options, (control) => this.fold(state, rows, control))).data();

@@ -3,7 +3,7 @@ import type { Id, Ids } from '../data/ids.js';
 import { TopknotError } from '../errors.js';
 import { loadIds, saveIds } from '../format/ids.js';
 import { readSafetensors, writeSafetensors } from '../format/safetensors.js';
-import { type JobOptions, runJob } from '../job.js';
+import { type JobOptions, onlyJob, runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Tensor } from '../tensor.js';
 
@@ -87,6 +87,7 @@ export async function readModel<
   const bad = (what: string, cause?: unknown): never => {
     throw new TopknotError('ERR_FORMAT', `path: '${path}' ${what}`, { cause });
   };
+  onlyJob(options);
   const { tensors, metadata } = await readSafetensors(path, options);
   const tensorOf = (name: string) => tensors.get(name) ?? bad(`lacks the tensor '${name}'`);
   if (metadata.get('format') !== 'topknot') bad('is a safetensors file but not a model saved by topknot');

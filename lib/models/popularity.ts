@@ -5,7 +5,7 @@ import { native } from '../native.js';
 import { full, Tensor } from '../tensor.js';
 import { FactorModel, type FittedFactors } from './factor-model.js';
 import { checkedInteractions, type Fittable } from './model.js';
-import { readModel } from './persist.js';
+import { readModel, restored } from './persist.js';
 
 export interface PopularityOptions {
   /** What an item's score is: 'users' counts who interacted with it, 'weights' adds up the values. 'users' unless given. */
@@ -42,7 +42,7 @@ export class Popularity<U extends Id = Id, I extends Id = Id> extends FactorMode
         userFactors: full([data.users.size, 1], { value: 1 }),
         itemFactors: new Tensor<'float32'>(sums).reshape([data.items.size, 1]),
       };
-    }, options.signal);
+    }, options);
   }
 
   /** Reads what `save` wrote. @throws ERR_IO, ERR_FORMAT */
@@ -53,7 +53,7 @@ export class Popularity<U extends Id = Id, I extends Id = Id> extends FactorMode
     const shapes = { popularity: (_users: number, items: number) => [items, 1] };
     const file = await readModel<U, I, PopularityOptions, 'popularity'>(path, 'popularity', shapes, options);
     const { users, items, seen, tensors } = file;
-    return new Popularity<U, I>(file.options).replace(() => ({
+    return restored(path, () => new Popularity<U, I>(file.options)).replace(() => ({
       users,
       items,
       seen,

@@ -1,6 +1,6 @@
 import { integer, knownOptions } from '../check.js';
 import type { Id } from '../data/ids.js';
-import { type JobOptions, runJob } from '../job.js';
+import { type JobOptions, onlyJob, runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
 import { checkSvdOptions, decompose, type SvdOptions } from '../ops/truncated-svd.js';
@@ -61,12 +61,12 @@ export class PureSVD<U extends Id = Id, I extends Id = Id> extends FactorModel<U
       const { signal } = options;
       const { factors, ...svd } = this.options;
       const data = await checkedInteractions(interactions, options);
-      const start = options.warmStart ? (previous ?? this.state) : undefined;
+      const start = this.startOf(previous, options);
       const vectors = start && (await gatherRows(start.items, start.itemFactors, data.items, factors, signal));
       const { u, s, v } = await decompose(data.seen, factors, vectors, svd, options);
       u.dispose();
       return this.#complete(data, v, s, signal);
-    }, options.signal);
+    }, options);
   }
 
   /**
@@ -75,6 +75,7 @@ export class PureSVD<U extends Id = Id, I extends Id = Id> extends FactorModel<U
    */
   async foldIn(history: History<I>, options: JobOptions = {}): Promise<Float32Array> {
     const state = this.state;
+    onlyJob(options);
     await state.items.ready();
     const rows = historyRows(state.items, history);
     return new Tensor<'float32'>(await runJob('query', options, (control) => this.fold(state, rows, control))).data();
@@ -87,7 +88,7 @@ export class PureSVD<U extends Id = Id, I extends Id = Id> extends FactorModel<U
    * @param options.k how many contributions to list, the largest first; 10 unless given. `score` sums up all.
    * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID; ERR_VALUE for a user without interactions
    */
-  explain(
+  async explain(
     who: U | Visitor<I>,
     item: I,
     options: { k?: number | undefined } & JobOptions = {},

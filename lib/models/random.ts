@@ -7,7 +7,7 @@ import type { Control } from '../native-ops.js';
 import { nativeFilter } from '../ops/item-filter.js';
 import { Tensor } from '../tensor.js';
 import { checkedInteractions, type Fittable, type Fitted, Model } from './model.js';
-import { readModel } from './persist.js';
+import { readModel, restored } from './persist.js';
 import type { RowFilter, TopKRows } from './recommender.js';
 
 export interface RandomOptions {
@@ -39,7 +39,7 @@ export class Random<U extends Id = Id, I extends Id = Id> extends Model<U, I, Fi
       const { users, items, seen } = await checkedInteractions(interactions, options);
       options.onProgress?.({ done: 1, total: 1 });
       return { users, items, seen };
-    }, options.signal);
+    }, options);
   }
 
   /** Reads what `save` wrote. @throws ERR_IO, ERR_FORMAT */
@@ -48,7 +48,7 @@ export class Random<U extends Id = Id, I extends Id = Id> extends Model<U, I, Fi
     options: JobOptions = {},
   ): Promise<Random<U, I>> {
     const { users, items, seen, ...file } = await readModel<U, I, RandomOptions, never>(path, 'random', {}, options);
-    return new Random<U, I>(file.options).replace(() => ({ users, items, seen }));
+    return restored(path, () => new Random<U, I>(file.options)).replace(() => ({ users, items, seen }));
   }
 
   /** @internal */

@@ -1,5 +1,5 @@
 import type { Id } from '../data/ids.js';
-import { type JobOptions, runJob } from '../job.js';
+import { type JobOptions, onlyJob, runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
 import { Tensor } from '../tensor.js';
@@ -74,6 +74,7 @@ export abstract class RatingModel<
    */
   async foldIn(history: History<I>, options: JobOptions = {}): Promise<RatingVector> {
     const state = this.state;
+    onlyJob(options);
     await state.items.ready();
     const rows = historyRows(state.items, history, state.mean);
     const row = await runJob('query', options, (control) => this.fold(state, rows, control));

@@ -1,4 +1,4 @@
-import { finite, integer, knownOptions } from '../check.js';
+import { boolean, finite, integer, knownOptions } from '../check.js';
 import type { Id } from '../data/ids.js';
 import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
@@ -79,7 +79,7 @@ export class SVDpp<U extends Id = Id, I extends Id = Id> extends RatingModel<U, 
       const { signal } = options;
       const data = await checkedInteractions(ratings, options);
       const f = this.options.factors;
-      const start = options.warmStart ? (previous ?? this.state) : undefined;
+      const start = this.startOf(previous, options);
       const users = start && (await gatherRows(start.users, start.ownRows, data.users, f + 2, signal));
       const items = start && (await gatherRows(start.items, start.scoringItems, data.items, f + 2, signal));
       const implicit = start && (await gatherRows(start.items, start.implicit, data.items, f, signal));
@@ -88,7 +88,7 @@ export class SVDpp<U extends Id = Id, I extends Id = Id> extends RatingModel<U, 
         native.svdppFit(control, data.seen.handles, byItem, users, items, implicit, this.options),
       );
       return complete(data, found, signal);
-    }, options.signal);
+    }, options);
   }
 
   /** Reads what `save` wrote: the same answers, bit for bit. @throws ERR_IO, ERR_FORMAT */
@@ -165,6 +165,6 @@ function checkOptions(options: SVDppOptions): Required<SVDppOptions> {
     learningRateDecay: finite('learningRateDecay', options.learningRateDecay ?? 1, 0),
     initStd: finite('initStd', options.initStd ?? 0.1, 0),
     seed: integer('seed', options.seed ?? 42, 0),
-    computeLoss: options.computeLoss === true,
+    computeLoss: boolean('computeLoss', options.computeLoss ?? false),
   };
 }

@@ -60,7 +60,7 @@ export class UserKNN<U extends Id = Id, I extends Id = Id> extends LinearModel<U
         native.neighbours(control, data.seen.handles, index, true, this.options),
       );
       return complete(data, new CsrMatrix(neighbours), index);
-    }, options.signal);
+    }, options);
   }
 
   /** Reads what `save` wrote: the same answers, bit for bit. @throws ERR_IO, ERR_FORMAT */
@@ -86,7 +86,7 @@ export class UserKNN<U extends Id = Id, I extends Id = Id> extends LinearModel<U
     const state = this.state;
     const { users } = state;
     knownOptions(options, ['k', 'allow', 'deny', 'signal', 'onProgress']);
-    const k = checkK(options.k ?? Math.min(10, users.size), users.size);
+    const k = checkK(options.k ?? Math.min(10, users.size), users.size, 'the number of users');
     await users.ready();
     const row = users.row(user, 'user');
     this.expectKnown(state, 'user', row);

@@ -10,20 +10,20 @@ const small = { factors: 8, iterations: 3 } as const;
 modelSuite(
   'als',
   () => new ALS(small),
-  (path) => ALS.load(path),
+  (path, options) => ALS.load(path, options),
   { needsHistory: true },
 );
 modelSuite(
   'als-cg',
   () => new ALS({ ...small, solver: 'cg' }),
-  (path) => ALS.load(path),
+  (path, options) => ALS.load(path, options),
   { needsHistory: true },
 );
 
 modelSuite(
   'als-subspace',
   () => new ALS({ ...small, solver: 'subspace', blockSize: 3 }),
-  (path) => ALS.load(path),
+  (path, options) => ALS.load(path, options),
   { needsHistory: true },
 );
 

@@ -5,13 +5,13 @@ import { interactionsOf, modelSuite } from './suite.js';
 modelSuite(
   'popularity',
   () => new Popularity(),
-  (path) => Popularity.load(path),
+  (path, options) => Popularity.load(path, options),
   { seeded: false },
 );
 modelSuite(
   'random',
   () => new Random(),
-  (path) => Random.load(path),
+  (path, options) => Random.load(path, options),
 );
 
 it('popularity counts users or adds weights', async () => {

@@ -19,17 +19,17 @@ const small = { factors: 5, iterations: 4 } as const;
 modelSuite(
   'biased-mf',
   () => new BiasedMF({ ...small, learningRate: 0.02 }),
-  (path) => BiasedMF.load(path),
+  (path, options) => BiasedMF.load(path, options),
 );
 modelSuite(
   'biased-mf-als',
   () => new BiasedMF({ ...small, solver: 'als' }),
-  (path) => BiasedMF.load(path),
+  (path, options) => BiasedMF.load(path, options),
 );
 modelSuite(
   'biased-mf-baseline',
   () => new BiasedMF({ ...small, factors: 0 }),
-  (path) => BiasedMF.load(path),
+  (path, options) => BiasedMF.load(path, options),
 );
 
 const dir = mkdtempSync(join(tmpdir(), 'topknot-ratings-'));

@@ -16,7 +16,7 @@ for (const [name, options] of kinds)
   modelSuite(
     name,
     () => new BPR({ ...small, ...options }),
-    (path) => BPR.load(path),
+    (path, options) => BPR.load(path, options),
     { needsHistory: !options.biases },
   );
 
@@ -249,6 +249,7 @@ describe('options', () => {
     [{ initStd: Number.POSITIVE_INFINITY }, 'ERR_ARGUMENT', /^initStd: /],
     [{ hogwild: 1 as never }, 'ERR_ARGUMENT', /^hogwild: expected true or false but received 1/],
     [{ biases: 'yes' as never }, 'ERR_ARGUMENT', /^biases: /],
+    [{ learningRate: 0 }, 'ERR_RANGE', /^learningRate: expected a number above 0 but received 0/],
     [{ seed: -1 }, 'ERR_RANGE', /^seed: /],
     [{ epochs: 3 } as never, 'ERR_ARGUMENT', /^options\.epochs: no such option/],
   ];

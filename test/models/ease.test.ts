@@ -7,13 +7,13 @@ import { interactionsOf, modelSuite, triplets } from './suite.js';
 modelSuite(
   'ease',
   () => new EASE({ regularization: 5 }),
-  (path) => EASE.load(path),
+  (path, options) => EASE.load(path, options),
   { needsHistory: true },
 );
 modelSuite(
   'ease-neighbours',
   () => new EASE({ regularization: 5, neighbours: 12 }),
-  (path) => EASE.load(path),
+  (path, options) => EASE.load(path, options),
   { needsHistory: true },
 );
 

@@ -7,7 +7,7 @@ const small = { factors: 8, iterations: 3, negatives: 4, learningRate: 0.1 } as 
 modelSuite(
   'logistic-mf',
   () => new LogisticMF(small),
-  (path) => LogisticMF.load(path),
+  (path, options) => LogisticMF.load(path, options),
 );
 
 async function nested(t: Tensor): Promise<number[][]> {

@@ -7,19 +7,19 @@ import { interactionsOf, modelSuite, triplets } from './suite.js';
 modelSuite(
   'item-knn',
   () => new ItemKNN({ neighbours: 8 }),
-  (path) => ItemKNN.load(path),
+  (path, options) => ItemKNN.load(path, options),
   { needsHistory: true },
 );
 modelSuite(
   'item-knn-normalized',
   () => new ItemKNN({ similarity: 'bm25', normalize: true, shrinkage: 2 }),
-  (path) => ItemKNN.load(path),
+  (path, options) => ItemKNN.load(path, options),
   { needsHistory: true },
 );
 modelSuite(
   'user-knn',
   () => new UserKNN({ neighbours: 8, similarity: 'tfidf' }),
-  (path) => UserKNN.load(path),
+  (path, options) => UserKNN.load(path, options),
   { needsHistory: true },
 );
 

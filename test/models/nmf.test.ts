@@ -8,19 +8,19 @@ const small = { factors: 6, iterations: 4 };
 modelSuite(
   'nmf',
   () => new NMF(small),
-  (path) => NMF.load(path),
+  (path, options) => NMF.load(path, options),
   { needsHistory: true },
 );
 modelSuite(
   'nmf-kl',
   () => new NMF({ ...small, objective: 'kl' }),
-  (path) => NMF.load(path),
+  (path, options) => NMF.load(path, options),
   { needsHistory: true },
 );
 modelSuite(
   'nmf-observed',
   () => new NMF({ ...small, over: 'observed', regularization: 0.1 }),
-  (path) => NMF.load(path),
+  (path, options) => NMF.load(path, options),
   { needsHistory: true },
 );
 

@@ -7,7 +7,7 @@ import { interactionsOf, modelSuite, numbers, triplets } from './suite.js';
 modelSuite(
   'pure-svd',
   () => new PureSVD({ factors: 8 }),
-  (path) => PureSVD.load(path),
+  (path, options) => PureSVD.load(path, options),
   { needsHistory: true },
 );
 

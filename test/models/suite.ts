@@ -5,12 +5,14 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
   CsrMatrix,
   type Fittable,
+  type History,
   type Id,
   Interactions,
   type JobOptions,
   type Recommendation,
   type RecommendOptions,
   setThreads,
+  TopknotError,
   threads,
   type Visitor,
 } from '../../lib/index.js';
@@ -24,9 +26,15 @@ export interface AnyModel extends Scorer {
   recommend(users: readonly Id[], options?: RecommendOptions & JobOptions): Promise<Recommendation[][]>;
   recommend(visitor: Visitor, options?: RecommendOptions & JobOptions): Promise<Recommendation[]>;
   recommendSync(who: Id | Visitor, options?: RecommendOptions): Recommendation[];
-  score(user: Id, item: Id): Promise<number>;
-  save(path: string): Promise<void>;
+  score(user: Id, item: Id, options?: JobOptions): Promise<number>;
+  save(path: string, options?: JobOptions): Promise<void>;
   dispose(): void;
+  // What many can.
+  foldIn?(history: History, options?: JobOptions): Promise<unknown>;
+  explain?(user: Id | Visitor, item: Id, options?: { k?: number } & JobOptions): Promise<unknown>;
+  similarItems?(item: Id, options?: { k?: number } & JobOptions): Promise<unknown>;
+  similarUsers?(user: Id, options?: { k?: number } & JobOptions): Promise<unknown>;
+  partialFit?(interactions: Fittable, options?: JobOptions): Promise<unknown>;
 }
 
 /** A repeatable stream of numbers in [0, 1): mulberry32. */
@@ -64,11 +72,23 @@ const idTypes: Record<string, (n: number) => Id> = {
   'bigint beyond 64 bits': (n) => 2n ** 80n - BigInt(n),
 };
 
+/** Calls what must reject, not throw, with a TopknotError of this code and message; nothing where there is no call. */
+async function rejects(wanted: { code: string; message?: RegExp }, call?: () => Promise<unknown>): Promise<void> {
+  if (!call) return;
+  const { code, message = /^/ } = wanted;
+  const error = await call().then(
+    () => undefined,
+    (e) => e,
+  );
+  expect(error).toBeInstanceOf(TopknotError);
+  expect(error).toMatchObject({ code, message: expect.stringMatching(message) });
+}
+
 /** The tests that every model passes. `load` reads what `save` wrote. */
 export function modelSuite(
   name: string,
   make: () => AnyModel,
-  load: (path: string) => Promise<AnyModel>,
+  load: (path: string, options?: JobOptions) => Promise<AnyModel>,
   { seeded = true, needsHistory = false } = {},
 ): void {
   const [userCount, itemCount] = [40, 70];
@@ -187,6 +207,14 @@ export function modelSuite(
       hostile.writeInt32LE(1 << 20, at);
       writeFileSync(broken, hostile);
       await expect(load(broken)).rejects.toMatchObject({ code: 'ERR_FORMAT' });
+      // With an option that no model has.
+      const metadata = { ...header.__metadata__ };
+      metadata.options = JSON.stringify({ ...JSON.parse(metadata.options), nonsense: 1 });
+      const renamed = Buffer.from(JSON.stringify({ ...header, __metadata__: metadata }));
+      const size = Buffer.alloc(8);
+      size.writeBigUInt64LE(BigInt(renamed.length));
+      writeFileSync(broken, Buffer.concat([size, renamed, whole.subarray(8 + Number(whole.readBigUInt64LE(0)))]));
+      await expect(load(broken)).rejects.toMatchObject({ code: 'ERR_FORMAT', message: /options that no model has/ });
       // Factors that are no numbers.
       for (const [name, part] of Object.entries<{ dtype: string; data_offsets: number[] }>(header)) {
         if (part.dtype !== 'F32' || name.startsWith('interactions.')) continue;
@@ -292,6 +320,12 @@ export function modelSuite(
       await expect(fresh.score('u1', 'i1')).rejects.toMatchObject(code);
       await expect(fresh.save(join(dir, 'x'))).rejects.toMatchObject(code);
       expect(() => fresh.users).toThrow(expect.objectContaining(code));
+      await rejects(code, fresh.foldIn && (() => fresh.foldIn!(['i1'])));
+      await rejects(code, fresh.explain && (() => fresh.explain!('u1', 'i1')));
+      await rejects(code, fresh.similarItems && (() => fresh.similarItems!('i1')));
+      await rejects(code, fresh.similarUsers && (() => fresh.similarUsers!('u1')));
+      await rejects(code, fresh.partialFit && (() => fresh.partialFit!(data)));
+      await rejects(code, () => fresh.topKRows(Int32Array.of(0), 1));
       await fresh.fit(data);
       fresh.dispose();
       await expect(fresh.recommend('u1')).rejects.toMatchObject(code);
@@ -352,6 +386,46 @@ export function modelSuite(
         /^user: .*an array/,
         async (m) => m.recommendSync(['u1', 'u2'] as never),
       ],
+      [
+        'a misspelt part of a history',
+        'ERR_ARGUMENT',
+        /^history\[1\].wieght: no such option; known are item, weight/,
+        (m) => m.recommend({ history: ['i1', { item: 'i2', wieght: 5 } as never] }),
+      ],
+      [
+        'a weight that is a symbol',
+        'ERR_VALUE',
+        /^history\[0\].weight: expected .*Symbol/,
+        (m) => m.recommend({ history: [{ item: 'i1', weight: Symbol() as never }] }),
+      ],
+      [
+        'a weight that is a string',
+        'ERR_VALUE',
+        /^history\[0\].weight: .* received '5'/,
+        (m) => m.recommend({ history: [{ item: 'i1', weight: '5' as never }] }),
+      ],
+      ['rows that are missing', 'ERR_ARGUMENT', /^userRows: .* undefined/, (m) => m.topKRows(undefined as never, 2)],
+      ['rows in an array', 'ERR_ARGUMENT', /^userRows: .* an array/, (m) => m.topKRows([0] as never, 2)],
+      [
+        'pairs of users in an array',
+        'ERR_ARGUMENT',
+        /^userRows: .* an array/,
+        (m) => m.scorePairs([0] as never, Int32Array.of(0)),
+      ],
+      ['pairs without items', 'ERR_ARGUMENT', /^itemRows: /, (m) => m.scorePairs(Int32Array.of(0), null as never)],
+      [
+        'a filter by row that is null',
+        'ERR_ARGUMENT',
+        /^filter: /,
+        (m) => m.topKRows(Int32Array.of(0), 2, null as never),
+      ],
+      [
+        'rows of a filter in an array',
+        'ERR_ARGUMENT',
+        /^filter.seenRows: .* an array/,
+        async (m) => m.topKRows(Int32Array.of(0), 2, { seen: await data.matrix(), seenRows: [0] as never }),
+      ],
+      ['a path that is none', 'ERR_ARGUMENT', /^path: /, (m) => m.save(undefined as never)],
       ['a path with a NUL character', 'ERR_ARGUMENT', /^path: .*NUL/, (m) => m.save(join(dir, 'a\0b'))],
       ['history that is no array', 'ERR_ARGUMENT', /^history: /, (m) => m.recommend({ history: 'i1' as never })],
       ['rows out of range', 'ERR_RANGE', /rows/i, (m) => m.topKRows(Int32Array.of(40_000), 3)],
@@ -375,12 +449,71 @@ export function modelSuite(
       ],
     ];
     it.each(bad)('refuses %s', async (_, code, message, call) => {
-      const error = await call(model).then(
-        () => undefined,
-        (e) => e,
-      );
-      expect(error).toMatchObject({ code, message: expect.stringMatching(message) });
+      await rejects({ code, message }, () => call(model));
       expect((await model.recommend('u1')).length).toBe(10);
+    });
+
+    it('folds in no history that it would not recommend to', async () => {
+      const fold = (history: unknown) => model.foldIn && (() => model.foldIn!(history as never));
+      const weight = /^history\[0\].weight: expected .* received /;
+      await rejects({ code: 'ERR_VALUE', message: weight }, fold([{ item: 'i1', weight: Symbol() }]));
+      await rejects({ code: 'ERR_VALUE', message: weight }, fold([{ item: 'i1', weight: -1 }]));
+      await rejects({ code: 'ERR_ARGUMENT', message: /^history\[0\].wieght: / }, fold([{ item: 'i1', wieght: 5 }]));
+      await rejects({ code: 'ERR_ARGUMENT', message: /^history: .* null/ }, fold(null));
+    });
+
+    it('refuses options that are none, or that do not exist, in every method', async () => {
+      const path = join(dir, 'options.safetensors');
+      await model.save(path);
+      const row = Int32Array.of(0);
+      const calls: Record<string, ((options: never) => Promise<unknown>) | undefined> = {
+        fit: (options) => model.fit(data, options),
+        recommend: (options) => model.recommend('u1', options),
+        score: (options) => model.score('u1', 'i1', options),
+        save: (options) => model.save(path, options),
+        load: (options) => load(path, options),
+        topKRows: (options) => model.topKRows(row, 2, {}, options),
+        scorePairs: (options) => model.scorePairs(row, row, options),
+        foldIn: model.foldIn && ((options) => model.foldIn!(['i1'], options)),
+        explain: model.explain && ((options) => model.explain!('u1', 'i1', options)),
+        similarItems: model.similarItems && ((options) => model.similarItems!('i1', options)),
+        similarUsers: model.similarUsers && ((options) => model.similarUsers!('u1', options)),
+        partialFit: model.partialFit && ((options) => model.partialFit!(data, options)),
+      };
+      const code = 'ERR_ARGUMENT';
+      for (const call of Object.values(calls)) {
+        if (!call) continue;
+        for (const [options, message] of [
+          [null, /^options: expected an object but received null/],
+          ['fast', /^options: expected an object but received 'fast'/],
+          [[], /^options: expected an object but received an array/],
+          [{ map: true }, /^options.map: no such option/],
+          [{ signal: 5 }, /^signal: .* 5/],
+          [{ onProgress: 5 }, /^onProgress: .* 5/],
+        ] as const)
+          await rejects({ code, message }, () => call(options as never));
+      }
+    });
+
+    it('refuses what only looks like true or false', async () => {
+      const code = 'ERR_ARGUMENT';
+      const message = /^excludeSeen: expected true or false but received 'false'/;
+      await rejects({ code, message }, () => model.recommend('u1', { excludeSeen: 'false' as never }));
+      expect(() => model.recommendSync('u1', { excludeSeen: 'false' as never })).toThrow(message);
+      // Of the models that have these options; the others have no such option.
+      await rejects({ code, message: /warmStart: (expected true or false|no such)/ }, () =>
+        model.fit(data, { warmStart: 'no' } as never),
+      );
+      const Model = model.constructor as new (options: object) => AnyModel;
+      expect(() => new Model({ computeLoss: 'yes' })).toThrow(/computeLoss: (expected true or false|no such)/);
+    });
+
+    it('names the greatest seed, and the number of users', async () => {
+      const Model = model.constructor as new (options: object) => AnyModel;
+      expect(() => new Model({ seed: 2 ** 60 })).toThrow(/seed: (expected 0 to 9007199254740991 |no such)/);
+      if (!model.similarUsers) return;
+      const message = /^k: expected 1 to 40, the number of users, but received 41/;
+      await rejects({ code: 'ERR_RANGE', message }, () => model.similarUsers!('u1', { k: 41 }));
     });
 
     if (!seeded) {

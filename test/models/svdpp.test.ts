@@ -10,7 +10,7 @@ const small = { factors: 5, iterations: 4 } as const;
 modelSuite(
   'svdpp',
   () => new SVDpp(small),
-  (path) => SVDpp.load(path),
+  (path, options) => SVDpp.load(path, options),
 );
 
 const dir = mkdtempSync(join(tmpdir(), 'topknot-svdpp-'));

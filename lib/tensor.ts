@@ -1,4 +1,5 @@
-import type { DType, DTypeArrays, NumericArray } from './dtype.js';
+import { knownOptions, oneOf } from './check.js';
+import { type DType, type DTypeArrays, dtypeBytes, type NumericArray } from './dtype.js';
 import { expected, TopknotError } from './errors.js';
 import { native } from './native.js';
 import type { Handle } from './native-ops.js';
@@ -75,6 +76,19 @@ export class Tensor<D extends DType = DType> implements Disposable {
     return new Tensor<E>(native.cast(this.handle, dtype));
   }
 
+  /**
+   * This tensor itself, under the type of its elements: what comes out of a file is a `Tensor` of any, and operations want
+   * to know which. Converts nothing, see `cast`.
+   * @throws ERR_DTYPE when it has other elements; ERR_ARGUMENT for a word that is no element type
+   * @example const table = (await readSafetensors('table.safetensors')).tensors.get('table')!.as('float32');
+   */
+  as<E extends DType>(dtype: E): Tensor<E> {
+    oneOf('dtype', dtype, Object.keys(dtypeBytes) as DType[]);
+    if ((this.dtype as DType) !== dtype)
+      throw new TopknotError('ERR_DTYPE', `tensor: expected ${dtype} but received ${this.dtype}; cast() converts`);
+    return this as Tensor<DType> as Tensor<E>;
+  }
+
   /** The same elements under other dimensions; shares memory. Throws ERR_SHAPE when the count differs. */
   reshape(shape: readonly number[]): Tensor<D> {
     return new Tensor<D>(native.tensorFrom(this.handle, this.dtype, shape));
@@ -92,6 +106,11 @@ export class Tensor<D extends DType = DType> implements Disposable {
   }
 }
 
+/** What the addon takes for a tensor; refuses anything else. @internal */
+export function handleOf(name: string, value: Tensor): Handle {
+  return value instanceof Tensor ? value.handle : expected(name, 'a Tensor', value);
+}
+
 /**
  * Makes a tensor from nested arrays or a typed array. The elements are copied before this returns: changing or
  * transferring the array afterwards has no effect.
@@ -103,6 +122,7 @@ export function tensor<D extends DType = 'float32'>(
   data: NumericArray | NestedArray,
   options: TensorOptions<D> = {},
 ): Tensor<D> {
+  knownOptions(options, ['dtype', 'shape']);
   if (ArrayBuffer.isView(data)) {
     const dtype = options.dtype ?? (dtypeOfArray(data) as D);
     return new Tensor<D>(native.tensorFrom(data, dtype, options.shape ?? [data.length]));
@@ -120,6 +140,7 @@ export function full<D extends DType = 'float32'>(
   shape: readonly number[],
   options: { dtype?: D; value?: number } = {},
 ): Tensor<D> {
+  knownOptions(options, ['dtype', 'value']);
   return new Tensor<D>(native.tensorFull(options.dtype ?? 'float32', shape, options.value ?? 0));
 }
 
@@ -128,6 +149,7 @@ export function full<D extends DType = 'float32'>(
  * array or object of tensors).
  */
 export function scope<T>(body: () => T): T {
+  if (typeof body !== 'function') expected('body', 'a function', body);
   const made = new Set<Tensor>();
   openScopes = [...openScopes, made];
   try {

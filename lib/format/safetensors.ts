@@ -1,4 +1,4 @@
-import { knownOptions } from '../check.js';
+import { boolean, knownOptions } from '../check.js';
 import type { DType } from '../dtype.js';
 import { dtypeBytes } from '../dtype.js';
 import { expected, TopknotError } from '../errors.js';
@@ -98,6 +98,7 @@ export async function readSafetensors(
   path: string,
   options: JobOptions & { names?: readonly string[] } = {},
 ): Promise<Safetensors> {
+  knownOptions(options, ['names', 'signal', 'onProgress']);
   const { names, stamp, parts, metadata } = await openFile(path, options);
   const handles = await runJob('long', options, (control) => native.safetensorsRead(control, path, stamp, parts));
   return { tensors: new Map(names.map((name, i) => [name, new Tensor(handles[i]!)])), metadata };
@@ -122,8 +123,10 @@ export async function mapSafetensors(
   path: string,
   options: { names?: readonly string[]; randomAccess?: boolean; signal?: AbortSignal } = {},
 ): Promise<Safetensors> {
-  const { names, stamp, parts, metadata } = await openFile(path, options);
+  knownOptions(options, ['names', 'randomAccess', 'signal']);
   const { signal, randomAccess = false } = options;
+  boolean('randomAccess', randomAccess);
+  const { names, stamp, parts, metadata } = await openFile(path, options);
   const handles = await runJob('query', { signal }, (control) =>
     native.safetensorsMap(control, path, stamp, parts, randomAccess),
   );
@@ -135,11 +138,14 @@ async function openFile(
   path: string,
   options: { names?: readonly string[] | undefined; signal?: AbortSignal | undefined },
 ) {
+  const wanted = options.names;
+  if (wanted !== undefined && !Array.isArray(wanted)) expected('names', 'an array of strings', wanted);
+  for (const name of wanted ?? []) if (typeof name !== 'string') expected('names', 'an array of strings', name);
   const { json, dataStart, bytes, stamp } = await runJob('query', { signal: options.signal }, (control) =>
     native.safetensorsHeader(control, path),
   );
   const { entries, metadata } = parseHeader(path, json as Uint8Array, bytes - dataStart);
-  const names = options.names ?? [...entries.keys()];
+  const names = wanted ?? [...entries.keys()];
   const parts = names.map((name) => {
     const entry = entries.get(name);
     if (!entry)

@@ -3,7 +3,7 @@ import { CsrMatrix } from '../csr.js';
 import type { Id, Ids } from '../data/ids.js';
 import { Interactions } from '../data/interactions.js';
 import { describe, expected, TopknotError } from '../errors.js';
-import { type JobOptions, type Progress, runJob } from '../job.js';
+import { checkJob, type JobOptions, type Progress, runJob } from '../job.js';
 import type { Scorer } from '../models/recommender.js';
 import { native } from '../native.js';
 import { inSlices } from '../slices.js';
@@ -86,6 +86,8 @@ export async function evaluate<U extends Id, I extends Id>(
   options: EvaluateOptions = {},
 ): Promise<Evaluation> {
   knownOptions(options, evaluateOptions);
+  checkJob(options);
+  if (!model?.users || !model.items) expected('model', 'a fitted model', model);
   if (typeof data !== 'object' || data === null) expected('data', '{ train, test }', data);
   const { signal, perUser = false, gains = 'binary' } = options;
   signal?.throwIfAborted();
@@ -286,6 +288,7 @@ function checkMetrics(metrics: readonly Metric[]): Set<Metric> {
 }
 
 function checkK(given: number | readonly number[], items: number): number[] {
+  if (typeof given !== 'number' && !Array.isArray(given)) expected('k', 'an integer or an array of them', given);
   const ks = [...new Set(typeof given === 'number' ? [given] : given)].sort((a, b) => a - b);
   if (ks.length === 0) expected('k', 'at least one list length', given);
   for (const k of ks) {

@@ -4,10 +4,10 @@ import { readSafetensors, writeSafetensors } from '../format/safetensors.js';
 import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Handle } from '../native-ops.js';
-import { flatGradient, heldIds, sizeOf } from '../ops/embedding-backward.js';
+import { flatGradient, heldIds } from '../ops/embedding-backward.js';
 import { type EmbeddingBagOptions, nativeBags } from '../ops/embedding-bag.js';
 import type { RowIds } from '../ops/gather.js';
-import { dtypeOfArray, Tensor } from '../tensor.js';
+import { dtypeOfArray, handleOf, Tensor } from '../tensor.js';
 
 /**
  * How a row x with the gradient g is updated. Rows that no entry of a step looks up are not touched.
@@ -112,8 +112,9 @@ export class EmbeddingTable {
    * @throws ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT, ERR_RANGE
    */
   static async create(shape: readonly [number, number], options: EmbeddingInit = {}): Promise<EmbeddingTable> {
+    knownOptions(options, [...optionNames, 'dtype', 'init', 'std']);
     const { dtype = 'float32', init = 'normal', std = 0.01, ...rest } = options;
-    const checked = Object.freeze(checkOptions(rest, [...optionNames, 'dtype', 'init', 'std']));
+    const checked = Object.freeze(checkOptions(rest));
     oneOf('dtype', dtype, dtypes);
     oneOf('init', init, ['normal', 'uniform'] as const);
     finite('std', std, 0);
@@ -136,11 +137,13 @@ export class EmbeddingTable {
     options: EmbeddingTableOptions = {},
   ): Promise<EmbeddingTable> {
     const checked = Object.freeze(checkOptions(options));
+    if (typeof start !== 'object' || start === null) expected('start', 'a Tensor or a snapshot', start);
     const snapshot = start instanceof Tensor ? { table: start, step: 0 } : start;
+    const table = handleOf('start.table', snapshot.table);
     const state = stateOf(snapshot, checked.optimizer);
     const step = integer('start.step', snapshot.step, 0);
     const own = 'state' in snapshot ? await Promise.all(state.map(copy)) : state;
-    return new EmbeddingTable(await copy(snapshot.table.handle), own, step, checked);
+    return new EmbeddingTable(await copy(table), own, step, checked);
   }
 
   /**
@@ -175,7 +178,7 @@ export class EmbeddingTable {
 
   /** The rows of `ids`, as `gather`: [...shape of ids, cols], in the table's dtype. */
   lookup(ids: RowIds): Promise<Tensor> {
-    const held = heldIds(ids);
+    const held = heldIds('ids', ids);
     return this.#read(
       async () =>
         new Tensor(await runJob('query', {}, (control) => native.gatherRows(control, { data: this.#table }, held))),
@@ -184,7 +187,7 @@ export class EmbeddingTable {
 
   /** One float32 row for each bag, as `embeddingBag`. */
   bag(ids: RowIds, offsets?: RowIds, options: EmbeddingBagOptions = {}): Promise<Tensor<'float32'>> {
-    const [held, ends, bags] = [heldIds(ids), offsets && heldIds(offsets), heldBags(options)];
+    const [held, ends, bags] = [heldIds('ids', ids), heldOffsets(offsets), heldBags(options)];
     return this.#read(
       async () =>
         new Tensor<'float32'>(
@@ -216,9 +219,11 @@ export class EmbeddingTable {
     if (this.#updating)
       throw new TopknotError('ERR_BUSY', 'backward: a step of this table is still running; await it before the next');
     const single = offsets === undefined && options === undefined;
-    const held = heldIds(ids, single ? [sizeOf(ids), 1] : undefined);
-    const ends = offsets && heldIds(offsets);
-    const by = single ? flatGradient(gradient) : native.tensorFrom(gradient.handle, 'float32', gradient.shape);
+    const held = heldIds('ids', ids, single ? 'column' : undefined);
+    const ends = heldOffsets(offsets);
+    const by = single
+      ? flatGradient(gradient)
+      : native.tensorFrom(handleOf('gradient', gradient), 'float32', gradient.shape);
     const bags = heldBags(options ?? {});
     const { learningRate, epsilon, beta1, beta2, optimizer, seed } = this.options;
     this.#updating = true;
@@ -317,7 +322,7 @@ function stateOf(
     const shape = optimizer === 'adagrad' ? [table.shape[0]!] : table.shape;
     if (!state) return native.tensorFull('float32', shape, 0);
     const given = state[name];
-    if (!given)
+    if (!(given instanceof Tensor))
       throw new TopknotError('ERR_ARGUMENT', `start.state: expected '${name}' for the optimizer '${optimizer}'`);
     if (given.dtype !== 'float32' || given.shape.join() !== shape.join())
       throw new TopknotError(
@@ -331,10 +336,12 @@ function stateOf(
 const copy = (handle: Handle): Promise<Handle> =>
   runJob('long', {}, (control) => native.embeddingTableCopy(control, handle));
 
+const heldOffsets = (offsets: RowIds | undefined) => (offsets === undefined ? undefined : heldIds('offsets', offsets));
+
 /** Bags whose weights stay as they are now. */
 function heldBags(options: EmbeddingBagOptions): ReturnType<typeof nativeBags> {
-  const { weights } = options;
   const bags = nativeBags(options);
+  const { weights } = options;
   if (weights === undefined) return bags;
   const [data, dtype, shape] =
     weights instanceof Tensor
@@ -345,11 +352,8 @@ function heldBags(options: EmbeddingBagOptions): ReturnType<typeof nativeBags> {
 
 const optionNames = ['optimizer', 'learningRate', 'epsilon', 'beta1', 'beta2', 'seed'] as const;
 
-function checkOptions(
-  options: EmbeddingTableOptions,
-  known: readonly string[] = optionNames,
-): Required<EmbeddingTableOptions> {
-  knownOptions(options, known);
+function checkOptions(options: EmbeddingTableOptions): Required<EmbeddingTableOptions> {
+  knownOptions(options, optionNames);
   const optimizer = oneOf('optimizer', options.optimizer ?? 'adagrad', ['sgd', 'adagrad', 'adam'] as const);
   const positive = (name: 'learningRate' | 'epsilon', fallback: number) => {
     const value = finite(name, options[name] ?? fallback, 0);

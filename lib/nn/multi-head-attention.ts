@@ -6,7 +6,7 @@ import { native } from '../native.js';
 import { type AttentionOptions, type AttentionTensors, attention, attentionBackward } from '../ops/attention.js';
 import { add } from '../ops/elementwise.js';
 import { matmul, matmulBackward } from '../ops/matmul.js';
-import { full, Tensor } from '../tensor.js';
+import { full, handleOf, Tensor } from '../tensor.js';
 
 type Floats = Tensor<'float32'>;
 
@@ -67,6 +67,15 @@ interface Saved {
 const joined = ['in_proj_weight'] as const;
 const separate = ['q_proj_weight', 'k_proj_weight', 'v_proj_weight'] as const;
 const optional = ['in_proj_bias', 'out_proj.bias'] as const;
+const optionNames = [
+  'causal',
+  'window',
+  'scale',
+  'keyMask',
+  'bias',
+  'dropout',
+  'seed',
+] as const satisfies readonly (keyof MultiHeadAttentionOptions)[];
 const allNames = [...joined, ...separate, ...optional, 'out_proj.weight'] as const;
 
 /**
@@ -99,7 +108,7 @@ export class MultiHeadAttention {
    * @throws ERR_ARGUMENT for a name that is missing or unknown, ERR_SHAPE, ERR_DTYPE; ERR_SHAPE for heads that do not divide
    */
   constructor(parameters: Iterable<readonly [string, Tensor]>, heads: number) {
-    const all = new Map(parameters);
+    const all = new Map(checkPairs(parameters));
     for (const name of all.keys())
       if (!(allNames as readonly string[]).includes(name))
         throw new TopknotError('ERR_ARGUMENT', `parameters: no parameter is called '${name}'`);
@@ -179,8 +188,8 @@ export class MultiHeadAttention {
     heads: number,
     options: JobOptions & { prefix?: string | undefined } = {},
   ): Promise<MultiHeadAttention> {
+    knownOptions(options, ['prefix', 'signal', 'onProgress']);
     const { prefix = '', ...job } = options;
-    knownOptions(job, ['signal', 'onProgress']);
     const { tensors } = await readSafetensors(path, job);
     const found = allNames.flatMap((name) => {
       const t = tensors.get(prefix + name);
@@ -193,8 +202,8 @@ export class MultiHeadAttention {
 
   /** Writes the parameters to a safetensors file, whole or not at all, for `load` and for PyTorch. */
   async save(path: string, options: JobOptions & { prefix?: string | undefined } = {}): Promise<void> {
+    knownOptions(options, ['prefix', 'signal', 'onProgress']);
     const { prefix = '', ...job } = options;
-    knownOptions(job, ['signal', 'onProgress']);
     await writeSafetensors(
       path,
       [...this.parameters].map(([name, t]) => [prefix + name, t] as const),
@@ -217,8 +226,11 @@ export class MultiHeadAttention {
     value?: Floats,
     options: MultiHeadAttentionOptions = {},
   ): MultiHeadAttentionResult {
-    for (const name of ['queryOffsets', 'keyOffsets'])
-      if (name in options) throw new TopknotError('ERR_ARGUMENT', `options.${name}: no such option of a layer`);
+    knownOptions(options, optionNames);
+    handleOf('query', query);
+    for (const [name, input] of Object.entries({ key, value }))
+      if (input !== undefined && !(input instanceof Tensor))
+        expected(name, 'a Tensor or undefined (options are the fourth argument)', input);
     const inputs = [query, key ?? query, value ?? key ?? query] as const;
     const batch = query.shape[0] ?? 0;
     const lengths = [query.shape[1] ?? 0, inputs[1].shape[1] ?? 0] as const;
@@ -273,6 +285,7 @@ export class MultiHeadAttention {
    * @throws ERR_SHAPE, ERR_DTYPE
    */
   backward(outGradient: Floats, result: MultiHeadAttentionResult): MultiHeadAttentionGradients {
+    if (!result?.saved) expected('result', 'what forward returned', result);
     const { projections, given, heads, attention: attended, options, merged } = result.saved;
     expectFloats('outGradient', outGradient, result.out.shape);
     const outWeight = this.parameters.get('out_proj.weight')!;
@@ -313,6 +326,18 @@ export class MultiHeadAttention {
 /** Offsets of sequences of one length. */
 const ends = (batch: number, length: number): Int32Array =>
   Int32Array.from({ length: batch + 1 }, (_, b) => b * length);
+
+/** Pairs of a name and a tensor, one by one as they are taken. */
+function* checkPairs(parameters: Iterable<readonly [string, Tensor]>): Generator<readonly [string, Tensor]> {
+  const what = 'a Map or another iterable of [name, Tensor]';
+  if (typeof parameters !== 'object' || parameters === null || !(Symbol.iterator in parameters))
+    expected('parameters', what, parameters);
+  for (const pair of parameters) {
+    if (!Array.isArray(pair) || pair.length !== 2) expected('parameters', what, pair);
+    if (!(pair[1] instanceof Tensor)) expected(`parameters '${pair[0]}'`, 'a Tensor', pair[1]);
+    yield pair;
+  }
+}
 
 function dividing(heads: number, embedDim: number): number {
   integer('heads', heads, 1);

@@ -1,7 +1,7 @@
 import { finite, integer, knownOptions } from '../check.js';
 import { expected } from '../errors.js';
 import { native } from '../native.js';
-import { Tensor } from '../tensor.js';
+import { handleOf, Tensor } from '../tensor.js';
 
 /** Offsets of packed sequences: a tensor or a typed array. */
 export type Offsets = Tensor<'int32'> | Tensor<'int64'> | Int32Array | BigInt64Array;
@@ -89,7 +89,12 @@ export function attention<D extends AttentionDType>(
   v: Tensor<D>,
   options: AttentionOptions = {},
 ): AttentionTensors<D> {
-  const { out, logSumExp } = native.attention(q.handle, k.handle, v.handle, nativeOptions(options));
+  const { out, logSumExp } = native.attention(
+    handleOf('q', q),
+    handleOf('k', k),
+    handleOf('v', v),
+    nativeOptions(options),
+  );
   return { out: new Tensor(out), logSumExp: new Tensor(logSumExp) };
 }
 
@@ -127,12 +132,12 @@ export function attentionBackward<D extends AttentionDType>(
   options: AttentionOptions = {},
 ): AttentionGradients<D> {
   const gradients = native.attentionBackward(
-    outGradient.handle,
-    q.handle,
-    k.handle,
-    v.handle,
-    saved.out.handle,
-    saved.logSumExp.handle,
+    handleOf('outGradient', outGradient),
+    handleOf('q', q),
+    handleOf('k', k),
+    handleOf('v', v),
+    handleOf('saved.out', saved?.out),
+    handleOf('saved.logSumExp', saved?.logSumExp),
     nativeOptions(options),
   );
   return {
@@ -157,8 +162,8 @@ function nativeOptions(options: AttentionOptions): NativeOptions {
     scale: scale === undefined ? undefined : finite('scale', scale),
     dropout: finite('dropout', dropout),
     seed: integer('seed', seed, 0),
-    keyMask: tensorHandle('keyMask', options.keyMask),
-    bias: tensorHandle('bias', options.bias),
+    keyMask: options.keyMask === undefined ? undefined : handleOf('keyMask', options.keyMask),
+    bias: options.bias === undefined ? undefined : handleOf('bias', options.bias),
     queryOffsets: offsetsHandle('queryOffsets', queryOffsets),
     keyOffsets: offsetsHandle('keyOffsets', keyOffsets),
   };
@@ -169,11 +174,6 @@ function sides(window: AttentionOptions['window']): (number | undefined)[] {
   const both = typeof window === 'number' ? [window, window] : window;
   if (!Array.isArray(both) || both.length !== 2) expected('window', 'a number or [before, behind]', window);
   return both.map((side) => (side === Number.POSITIVE_INFINITY ? undefined : integer('window', side, 0)));
-}
-
-function tensorHandle(name: string, value: Tensor | undefined): Tensor['handle'] | undefined {
-  if (value === undefined) return undefined;
-  return value instanceof Tensor ? value.handle : expected(name, 'a Tensor', value);
 }
 
 function offsetsHandle(name: string, value: Offsets | undefined): Tensor['handle'] | undefined {

@@ -1,13 +1,6 @@
 import { native } from '../native.js';
-import { Tensor } from '../tensor.js';
-import {
-  handleOf,
-  type LinearSolution,
-  linalgOptions,
-  type OverwriteOptions,
-  type Real,
-  type Status,
-} from './linalg.js';
+import { handleOf, Tensor } from '../tensor.js';
+import { type LinearSolution, linalgOptions, type OverwriteOptions, type Real, type Status } from './linalg.js';
 
 export interface CholeskyFactor<D extends Real = Real> {
   /** The shape of a: L with a = L Lᵀ, zeros above its diagonal; NaN for a matrix that failed. */

@@ -1,6 +1,6 @@
 import { native } from '../native.js';
-import { Tensor } from '../tensor.js';
-import { handleOf, type LinalgOptions, linalgOptions, type Real, type Status } from './linalg.js';
+import { handleOf, Tensor } from '../tensor.js';
+import { type LinalgOptions, linalgOptions, type Real, type Status } from './linalg.js';
 
 export interface EigenPairs<D extends Real = Real> {
   /** [n], after the batch: rising. */

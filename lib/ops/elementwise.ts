@@ -4,7 +4,7 @@ import { knownOptions, oneOf } from '../check.js';
 import { expected } from '../errors.js';
 import { native } from '../native.js';
 import type { Handle } from '../native-ops.js';
-import { Tensor } from '../tensor.js';
+import { handleOf, Tensor } from '../tensor.js';
 
 type Floats = Tensor<'float32'>;
 type Unary = Parameters<typeof native.unary>[1];
@@ -28,11 +28,11 @@ export interface GeluOptions {
 const unary =
   (name: Unary) =>
   (x: Floats): Floats =>
-    new Tensor(native.unary(x.handle, name));
+    new Tensor(native.unary(handleOf('x', x), name));
 const unaryBackward =
   (name: Unary) =>
   (outGradient: Floats, x: Floats): Floats =>
-    new Tensor(native.unaryBackward(outGradient.handle, x.handle, name));
+    new Tensor(native.unaryBackward(handleOf('outGradient', outGradient), handleOf('x', x), name));
 
 /** eˣ of every element. */
 export const exp = unary('exp');
@@ -122,8 +122,9 @@ function binary(name: Binary): (a: Operand, b: Operand) => Floats {
 
 function binaryBackward(name: Binary): (outGradient: Floats, a: Operand, b: Operand) => BinaryGradients {
   return (outGradient, a, b) => {
+    const gradient = handleOf('outGradient', outGradient);
     const [left, right] = handles(a, b);
-    const made = native.binaryBackward(outGradient.handle, left, right, name, a instanceof Tensor, b instanceof Tensor);
+    const made = native.binaryBackward(gradient, left, right, name, a instanceof Tensor, b instanceof Tensor);
     return { a: made.a && new Tensor(made.a), b: made.b && new Tensor(made.b) };
   };
 }

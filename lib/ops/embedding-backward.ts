@@ -2,7 +2,7 @@ import { knownOptions } from '../check.js';
 import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Handle } from '../native-ops.js';
-import { dtypeOfArray, Tensor } from '../tensor.js';
+import { dtypeOfArray, handleOf, Tensor } from '../tensor.js';
 import { type EmbeddingBagOptions, nativeBags, offsetsOf } from './embedding-bag.js';
 import { type EmbeddingRows, nativeIds, nativeRows, type QuantizedRows, type RowIds } from './gather.js';
 
@@ -31,14 +31,15 @@ export interface EmbeddingBackwardOptions extends EmbeddingBagOptions, JobOption
  * @param gradient float32 [bags, cols]: the derivative of the loss by the result of `embeddingBag`
  * @throws as `embeddingBag`, all of it by rejecting; ERR_VALUE for a gradient that is not finite
  */
-export function embeddingBagBackward(
+export async function embeddingBagBackward(
   gradient: Tensor<'float32'>,
   table: EmbeddingRows,
   ids: RowIds,
   offsets?: RowIds,
   options: EmbeddingBackwardOptions = {},
 ): Promise<RowGradients> {
-  return rowGradients(gradient.handle, table, nativeIds(ids), offsetsOf(offsets), options);
+  knownOptions(options, ['mode', 'weights', 'paddingIndex', 'weightGradient', 'signal', 'onProgress']);
+  return rowGradients(handleOf('gradient', gradient), table, nativeIds('ids', ids), offsetsOf(offsets), options);
 }
 
 /**
@@ -54,7 +55,7 @@ export async function gatherBackward(
   options: JobOptions & { paddingIndex?: number | undefined } = {},
 ): Promise<RowGradients> {
   knownOptions(options, ['signal', 'onProgress', 'paddingIndex']);
-  return rowGradients(flatGradient(gradient), table, heldIds(ids, [sizeOf(ids), 1]), undefined, options);
+  return rowGradients(flatGradient(gradient), table, heldIds('ids', ids, 'column'), undefined, options);
 }
 
 /**
@@ -68,9 +69,11 @@ export async function quantizeRows(
   table: Tensor<'float32'>,
   options: JobOptions & { bits?: 8 | 4 } = {},
 ): Promise<QuantizedRows> {
+  knownOptions(options, ['bits', 'signal', 'onProgress']);
   const { bits = 8, ...jobOptions } = options;
+  const handle = handleOf('table', table);
   const { data, scale, bias } = await runJob('long', jobOptions, (control) =>
-    native.embeddingQuantize(control, table.handle, bits),
+    native.embeddingQuantize(control, handle, bits),
   );
   return { data: new Tensor(data), scale: new Tensor(scale), bias: new Tensor(bias) };
 }
@@ -91,16 +94,16 @@ async function rowGradients(
 }
 
 /** [..., cols] as [n, cols]. @internal */
-export function flatGradient({ handle, shape, size }: Tensor<'float32'>): Handle {
+export function flatGradient(gradient: Tensor<'float32'>): Handle {
+  const handle = handleOf('gradient', gradient);
+  const { shape, size } = gradient;
   const cols = shape.at(-1) ?? 1;
   return native.tensorFrom(handle, 'float32', [cols === 0 ? 0 : size / cols, cols]);
 }
 
-/** A reference of one's own to ids as they are now, in another shape if given. @internal */
-export function heldIds(ids: RowIds, shape?: readonly number[]): Handle {
-  if (ids instanceof Tensor) return native.tensorFrom(ids.handle, ids.dtype, shape ?? ids.shape);
-  return native.tensorFrom(ids, dtypeOfArray(ids) as 'int32', shape ?? [ids.length]);
+/** A reference of one's own to ids as they are now; as a column they are bags of one id each. @internal */
+export function heldIds(name: string, ids: RowIds, as?: 'column'): Handle {
+  const given = nativeIds(name, ids);
+  const [dtype, shape] = ids instanceof Tensor ? [ids.dtype, ids.shape] : [dtypeOfArray(ids), [ids.length]];
+  return native.tensorFrom(given, dtype, as === 'column' ? [shape.reduce((n, m) => n * m, 1), 1] : shape);
 }
-
-/** @internal */
-export const sizeOf = (ids: RowIds): number => (ids instanceof Tensor ? ids.size : ids.length);

@@ -1,4 +1,5 @@
 import { integer, knownOptions, oneOf } from '../check.js';
+import { expected } from '../errors.js';
 import { native } from '../native.js';
 import type { Handle } from '../native-ops.js';
 import { Tensor } from '../tensor.js';
@@ -36,7 +37,9 @@ export function embeddingBag(
   offsets?: RowIds,
   options: EmbeddingBagOptions = {},
 ): Tensor<'float32'> {
-  return new Tensor(native.embeddingBag(nativeRows(table), nativeIds(ids), offsetsOf(offsets), nativeBags(options)));
+  return new Tensor(
+    native.embeddingBag(nativeRows(table), nativeIds('ids', ids), offsetsOf(offsets), nativeBags(options)),
+  );
 }
 
 /** Like `embeddingBag`, but blocks the calling thread until the result is there, and throws what reading would reject with. */
@@ -47,12 +50,13 @@ export function embeddingBagSync(
   options: EmbeddingBagOptions = {},
 ): Tensor<'float32'> {
   return new Tensor(
-    native.embeddingBagRowsSync(nativeRows(table), nativeIds(ids), offsetsOf(offsets), nativeBags(options)),
+    native.embeddingBagRowsSync(nativeRows(table), nativeIds('ids', ids), offsetsOf(offsets), nativeBags(options)),
   );
 }
 
 /** @internal */
-export const offsetsOf = (offsets: RowIds | undefined) => (offsets === undefined ? undefined : nativeIds(offsets));
+export const offsetsOf = (offsets: RowIds | undefined) =>
+  offsets === undefined ? undefined : nativeIds('offsets', offsets);
 
 /** @internal */
 export function nativeBags(options: EmbeddingBagOptions): {
@@ -62,6 +66,8 @@ export function nativeBags(options: EmbeddingBagOptions): {
 } {
   knownOptions(options, ['mode', 'weights', 'paddingIndex']);
   const { weights, paddingIndex } = options;
+  if (weights !== undefined && !(weights instanceof Tensor) && !ArrayBuffer.isView(weights))
+    expected('weights', 'a Tensor or a Float32Array', weights);
   return {
     mode: oneOf('mode', options.mode ?? 'sum', ['sum', 'mean', 'max'] as const),
     weights: weights instanceof Tensor ? weights.handle : (weights as unknown as Handle | undefined),

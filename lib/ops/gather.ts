@@ -1,6 +1,7 @@
+import { expected } from '../errors.js';
 import { native } from '../native.js';
 import type { Handle } from '../native-ops.js';
-import { Tensor } from '../tensor.js';
+import { handleOf, Tensor } from '../tensor.js';
 
 /** Rows of 8-bit or 4-bit numbers q that stand for scale · q + bias, with a scale and a bias for each row. */
 export interface QuantizedRows {
@@ -34,12 +35,14 @@ export type RowIds = Tensor<'int32' | 'int64'> | Int32Array | BigInt64Array;
  * @example const vectors = gather(table, Int32Array.of(3, 1, 3)); // [3, cols]
  */
 export function gather<T extends EmbeddingRows>(table: T, ids: RowIds): T extends Tensor ? T : Tensor<'float32'> {
-  return new Tensor(native.gather(nativeRows(table), nativeIds(ids))) as T extends Tensor ? T : Tensor<'float32'>;
+  return new Tensor(native.gather(nativeRows(table), nativeIds('ids', ids))) as T extends Tensor
+    ? T
+    : Tensor<'float32'>;
 }
 
 /** Like `gather`, but blocks the calling thread until the rows are there, and throws what reading would reject with. */
 export function gatherSync<T extends EmbeddingRows>(table: T, ids: RowIds): T extends Tensor ? T : Tensor<'float32'> {
-  return new Tensor(native.gatherRowsSync(nativeRows(table), nativeIds(ids))) as T extends Tensor
+  return new Tensor(native.gatherRowsSync(nativeRows(table), nativeIds('ids', ids))) as T extends Tensor
     ? T
     : Tensor<'float32'>;
 }
@@ -47,9 +50,18 @@ export function gatherSync<T extends EmbeddingRows>(table: T, ids: RowIds): T ex
 /** @internal */
 export function nativeRows(table: EmbeddingRows): { data: Handle; scale?: Handle; bias?: Handle } {
   if (table instanceof Tensor) return { data: table.handle };
-  return { data: table.data.handle, scale: table.scale?.handle, bias: table.bias?.handle };
+  if (typeof table !== 'object' || table === null || !('data' in table))
+    expected('table', 'a Tensor or quantized rows, { data, scale, bias },', table);
+  return {
+    data: handleOf('table.data', table.data),
+    scale: handleOf('table.scale', table.scale),
+    bias: handleOf('table.bias', table.bias),
+  };
 }
 
 /** @internal */
-export const nativeIds = (ids: RowIds): Handle | Int32Array | BigInt64Array =>
-  ids instanceof Tensor ? ids.handle : ids;
+export function nativeIds(name: string, ids: RowIds): Handle | Int32Array | BigInt64Array {
+  if (ids instanceof Tensor) return ids.handle;
+  // Which typed arrays will do the addon says.
+  return ArrayBuffer.isView(ids) ? ids : expected(name, 'a Tensor, an Int32Array or a BigInt64Array', ids);
+}

@@ -1,8 +1,7 @@
 import { finite, knownOptions } from '../check.js';
-import { expected } from '../errors.js';
 import { native } from '../native.js';
 import type { Handle } from '../native-ops.js';
-import { Tensor } from '../tensor.js';
+import { handleOf, Tensor } from '../tensor.js';
 
 export interface LayerNormOptions {
   /** float32, as long as the last dimension of x; 1 unless given. */
@@ -21,7 +20,7 @@ export interface LayerNormOptions {
  */
 export function layerNorm(x: Tensor<'float32'>, options: LayerNormOptions = {}): Tensor<'float32'> {
   const { weight, bias, eps } = checked(options);
-  return new Tensor(native.layerNorm(x.handle, weight, bias, eps));
+  return new Tensor(native.layerNorm(handleOf('x', x), weight, bias, eps));
 }
 
 export interface LayerNormGradients {
@@ -45,7 +44,13 @@ export function layerNormBackward(
   options: LayerNormOptions = {},
 ): LayerNormGradients {
   const { weight, bias, eps } = checked(options);
-  const made = native.layerNormBackward(outGradient.handle, x.handle, weight, bias !== undefined, eps);
+  const made = native.layerNormBackward(
+    handleOf('outGradient', outGradient),
+    handleOf('x', x),
+    weight,
+    bias !== undefined,
+    eps,
+  );
   return {
     x: new Tensor(made.x),
     weight: made.weight && new Tensor(made.weight),
@@ -55,9 +60,10 @@ export function layerNormBackward(
 
 function checked(options: LayerNormOptions): { weight: Handle | undefined; bias: Handle | undefined; eps: number } {
   knownOptions(options, ['weight', 'bias', 'eps']);
-  for (const name of ['weight', 'bias'] as const) {
-    const value = options[name];
-    if (value !== undefined && !(value instanceof Tensor)) expected(name, 'a Tensor', value);
-  }
-  return { weight: options.weight?.handle, bias: options.bias?.handle, eps: finite('eps', options.eps ?? 1e-5, 0) };
+  const { weight, bias, eps = 1e-5 } = options;
+  return {
+    weight: weight === undefined ? undefined : handleOf('weight', weight),
+    bias: bias === undefined ? undefined : handleOf('bias', bias),
+    eps: finite('eps', eps, 0),
+  };
 }

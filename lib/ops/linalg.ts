@@ -1,8 +1,7 @@
 // What the operations of dense batched algebra have in common.
 import { knownOptions } from '../check.js';
 import { expected } from '../errors.js';
-import type { Handle } from '../native-ops.js';
-import { Tensor } from '../tensor.js';
+import type { Tensor } from '../tensor.js';
 
 /** Element types of dense algebra. */
 export type Real = 'float32' | 'float64';
@@ -43,9 +42,4 @@ export function linalgOptions(options: OverwriteOptions, names: readonly (keyof 
   if (typeof strict !== 'boolean') expected('strict', 'a boolean', strict);
   if (typeof overwrite !== 'boolean') expected('overwrite', 'a boolean', overwrite);
   return { strict, overwrite };
-}
-
-/** @internal */
-export function handleOf(name: string, value: Tensor): Handle {
-  return value instanceof Tensor ? value.handle : expected(name, 'a Tensor', value);
 }

@@ -1,6 +1,6 @@
 import { native } from '../native.js';
-import { Tensor } from '../tensor.js';
-import { handleOf, type LinearSolution, linalgOptions, type OverwriteOptions, type Real } from './linalg.js';
+import { handleOf, Tensor } from '../tensor.js';
+import { type LinearSolution, linalgOptions, type OverwriteOptions, type Real } from './linalg.js';
 
 /**
  * Solves a x = b for general square matrices by LU with partial pivoting. A singular matrix has a status k > 0: its pivot k,

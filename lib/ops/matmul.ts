@@ -1,7 +1,7 @@
 import { knownOptions, oneOf } from '../check.js';
 import { expected } from '../errors.js';
 import { native } from '../native.js';
-import { Tensor } from '../tensor.js';
+import { handleOf, Tensor } from '../tensor.js';
 
 /** What can be applied to a product as it is made; 'gelu' is exact, 'geluTanh' its approximation by tanh. */
 export type Activation = 'none' | 'relu' | 'gelu' | 'geluTanh' | 'sigmoid' | 'tanh' | 'silu';
@@ -44,7 +44,7 @@ export function matmul<D extends MatrixDType>(
   b: Tensor<D>,
   options: MatmulOptions = {},
 ): Tensor<'float32'> {
-  return new Tensor(native.matmul(a.handle, b.handle, nativeOptions(options)));
+  return new Tensor(native.matmul(handleOf('a', a), handleOf('b', b), nativeOptions(options)));
 }
 
 export interface MatmulGradients {
@@ -72,7 +72,13 @@ export function matmulBackward<D extends MatrixDType>(
   out: Tensor<'float32'>,
   options: MatmulOptions = {},
 ): MatmulGradients {
-  const made = native.matmulBackward(outGradient.handle, a.handle, b.handle, out.handle, nativeOptions(options));
+  const made = native.matmulBackward(
+    handleOf('outGradient', outGradient),
+    handleOf('a', a),
+    handleOf('b', b),
+    handleOf('out', out),
+    nativeOptions(options),
+  );
   return { a: new Tensor(made.a), b: new Tensor(made.b), bias: made.bias && new Tensor(made.bias) };
 }
 
@@ -81,6 +87,10 @@ function nativeOptions(options: MatmulOptions): Parameters<typeof native.matmul>
   const { transposeA = false, transposeB = false, bias, activation = 'none' } = options;
   for (const [name, value] of Object.entries({ transposeA, transposeB }))
     if (typeof value !== 'boolean') expected(name, 'a boolean', value);
-  if (bias !== undefined && !(bias instanceof Tensor)) expected('bias', 'a Tensor', bias);
-  return { transposeA, transposeB, bias: bias?.handle, activation: oneOf('activation', activation, activations) };
+  return {
+    transposeA,
+    transposeB,
+    bias: bias === undefined ? undefined : handleOf('bias', bias),
+    activation: oneOf('activation', activation, activations),
+  };
 }

@@ -2,7 +2,7 @@
 import { integer, knownOptions } from '../check.js';
 import { expected } from '../errors.js';
 import { native } from '../native.js';
-import { Tensor } from '../tensor.js';
+import { handleOf, Tensor } from '../tensor.js';
 
 type Floats = Tensor<'float32'>;
 type Kind = Parameters<typeof native.reduce>[1];
@@ -39,12 +39,14 @@ export const meanBackward = reductionBackward('mean');
 export const maxBackward = reductionBackward('max');
 
 function reduction(kind: Kind): (x: Floats, options?: ReduceOptions) => Floats {
-  return (x, options = {}) => new Tensor(native.reduce(x.handle, kind, ...checked(options)));
+  return (x, options = {}) => new Tensor(native.reduce(handleOf('x', x), kind, ...checked(options)));
 }
 
 function reductionBackward(kind: Kind): (outGradient: Floats, x: Floats, options?: ReduceOptions) => Floats {
   return (outGradient, x, options = {}) =>
-    new Tensor(native.reduceBackward(outGradient.handle, x.handle, kind, ...checked(options)));
+    new Tensor(
+      native.reduceBackward(handleOf('outGradient', outGradient), handleOf('x', x), kind, ...checked(options)),
+    );
 }
 
 function checked(options: ReduceOptions): [axis: number | undefined, keepDims: boolean] {

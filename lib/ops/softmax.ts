@@ -1,6 +1,6 @@
 // Softmax over the last dimension. Queued on the stream: returns at once, and reading waits.
 import { native } from '../native.js';
-import { Tensor } from '../tensor.js';
+import { handleOf, Tensor } from '../tensor.js';
 
 /**
  * eˣ / Σ eˣ over the last dimension of a float32 tensor, shifted by the maximum so that nothing overflows. A row of
@@ -8,7 +8,7 @@ import { Tensor } from '../tensor.js';
  * @throws ERR_DTYPE or ERR_SHAPE at once
  */
 export function softmax(x: Tensor<'float32'>): Tensor<'float32'> {
-  return new Tensor(native.softmax(x.handle, false));
+  return new Tensor(native.softmax(handleOf('x', x), false));
 }
 
 /**
@@ -17,7 +17,7 @@ export function softmax(x: Tensor<'float32'>): Tensor<'float32'> {
  * @throws ERR_DTYPE or ERR_SHAPE at once
  */
 export function softmaxBackward(outGradient: Tensor<'float32'>, out: Tensor<'float32'>): Tensor<'float32'> {
-  return new Tensor(native.softmaxBackward(outGradient.handle, out.handle, false));
+  return new Tensor(native.softmaxBackward(handleOf('outGradient', outGradient), handleOf('out', out), false));
 }
 
 /**
@@ -26,7 +26,7 @@ export function softmaxBackward(outGradient: Tensor<'float32'>, out: Tensor<'flo
  * @throws ERR_DTYPE or ERR_SHAPE at once
  */
 export function logSoftmax(x: Tensor<'float32'>): Tensor<'float32'> {
-  return new Tensor(native.softmax(x.handle, true));
+  return new Tensor(native.softmax(handleOf('x', x), true));
 }
 
 /**
@@ -35,5 +35,5 @@ export function logSoftmax(x: Tensor<'float32'>): Tensor<'float32'> {
  * @throws ERR_DTYPE or ERR_SHAPE at once
  */
 export function logSoftmaxBackward(outGradient: Tensor<'float32'>, out: Tensor<'float32'>): Tensor<'float32'> {
-  return new Tensor(native.softmaxBackward(outGradient.handle, out.handle, true));
+  return new Tensor(native.softmaxBackward(handleOf('outGradient', outGradient), handleOf('out', out), true));
 }

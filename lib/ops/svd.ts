@@ -1,6 +1,6 @@
 import { native } from '../native.js';
-import { Tensor } from '../tensor.js';
-import { handleOf, type LinalgOptions, linalgOptions, type Real, type Status } from './linalg.js';
+import { handleOf, Tensor } from '../tensor.js';
+import { type LinalgOptions, linalgOptions, type Real, type Status } from './linalg.js';
 
 export interface SingularTriples<D extends Real = Real> {
   /** [m, k], k = min(m, n), after the batch: orthonormal columns. */

@@ -2,7 +2,7 @@ import { knownOptions, oneOf } from '../check.js';
 import { runJob } from '../job.js';
 import type { RowFilter } from '../models/recommender.js';
 import { native } from '../native.js';
-import { Tensor } from '../tensor.js';
+import { handleOf, Tensor } from '../tensor.js';
 import { nativeFilter } from './item-filter.js';
 
 /** How two vectors are compared: 'innerProduct', 'cosine', or 'l2', the squared Euclidean distance. */
@@ -51,7 +51,13 @@ export function topK(
 ): TopKTensors {
   knownOptions(options, ['metric', 'filter']);
   const metric = oneOf('metric', options.metric ?? 'innerProduct', metrics);
-  const { ids, scores } = native.topkQueued(queries.handle, items.handle, k, metric, nativeFilter(options.filter));
+  const { ids, scores } = native.topkQueued(
+    handleOf('queries', queries),
+    handleOf('items', items),
+    k,
+    metric,
+    nativeFilter(options.filter),
+  );
   return { ids: new Tensor(ids), scores: new Tensor(scores) };
 }
 
@@ -64,7 +70,14 @@ export function topKSync(
 ): TopKTensors {
   knownOptions(options, ['metric', 'filter']);
   const metric = oneOf('metric', options.metric ?? 'innerProduct', metrics);
-  const found = native.topkSync(queries.handle, items.handle, undefined, k, metric, nativeFilter(options.filter));
+  const found = native.topkSync(
+    handleOf('queries', queries),
+    handleOf('items', items),
+    undefined,
+    k,
+    metric,
+    nativeFilter(options.filter),
+  );
   return { ids: new Tensor(found.ids), scores: new Tensor(found.scores) };
 }
 

@@ -50,6 +50,14 @@ describe('making tensors', () => {
     expect(await tensor(whole.subarray(2, 4)).data()).toEqual(Float32Array.of(2, 3));
   });
 
+  it('tells TypeScript its dtype, and refuses another', () => {
+    const t: Tensor = tensor([1, 2]);
+    const same: Tensor<'float32'> = t.as('float32');
+    expect(same).toBe(t);
+    refuses(() => t.as('int32'), 'ERR_DTYPE', 'expected int32', 'received float32');
+    refuses(() => t.as('float' as never), 'ERR_ARGUMENT', 'dtype', "'float'");
+  });
+
   it('refuses what it cannot hold, naming the argument', () => {
     refuses(() => tensor([[1, 2], [3]]), 'ERR_SHAPE', 'data', '2 elements');
     refuses(() => tensor([[1], 2] as never), 'ERR_SHAPE', 'data');

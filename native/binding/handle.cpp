@@ -96,9 +96,13 @@ ResourceHandle* ResourceHandle::unwrap(Napi::Value value) {
 }
 
 std::shared_ptr<Resource> ResourceHandle::open(Napi::Value value, const char* name) {
-  const ResourceHandle* handle = unwrap(value);
+  ResourceHandle* handle = unwrap(value);
   require(handle != nullptr, ErrorCode::argument, name, ": expected a native object of topknot");
   require(handle->resource_ != nullptr, ErrorCode::disposed, name, ": it has been disposed");
+  // It may have grown since the last call.
+  const int64_t grown = static_cast<int64_t>(handle->resource_->bytes()) - handle->told_;
+  if (grown != 0) Napi::MemoryManagement::AdjustExternalMemory(value.Env(), grown);
+  handle->told_ += grown;
   return handle->resource_;
 }
 

@@ -41,7 +41,6 @@ void HnswContexts::give(int context) {
 HnswIndex::HnswIndex(const HnswOptions& options, int64_t dims)
     : options_(options), dims_(dims), stride_(strideOf(options.metric, dims)), graph_(options.connectivity) {}
 
-size_t HnswIndex::bytes() const { return rows_.bytes() + graph_.bytes() + keys_.size() * 8; }
 
 HnswVectors HnswIndex::view() const {
   HnswVectors vectors{rows_.data<float>(), stride_, nullptr, nullptr};
@@ -173,6 +172,7 @@ void HnswIndex::publish(std::span<const int32_t> removed, std::span<const int32_
   }
   count_ += static_cast<int64_t>(keys.size()) - static_cast<int64_t>(removed.size());
   ++version_;
+  bytes_ = rows_.bytes() + graph_.bytes() + keys_.size() * 8;
 }
 
 /// Every key once, those taken out being there, those brought in not being there unless they are taken out too.

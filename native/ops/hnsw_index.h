@@ -77,7 +77,7 @@ class HnswIndex final : public Resource {
   int64_t live() const { return count_; }
   /// Counts the changes that searches see: whether one that was stopped came through. Read between changes.
   int64_t version() const { return version_; }
-  size_t bytes() const override;
+  size_t bytes() const override { return bytes_; }
 
   /// Takes `removed` away and brings `vectors` [n, d] in under `keys`, all of it or nothing. A key in both is updated.
   /// parallel: by all threads, whose order changes the graph; otherwise the same changes give the same graph.
@@ -113,6 +113,7 @@ class HnswIndex final : public Resource {
   std::vector<int32_t> free_;   // slots to use again, the last one first
   int64_t count_ = 0;           // of live keys
   std::atomic<int64_t> version_{0};
+  std::atomic<size_t> bytes_{0};  // counted anew by every change
 
   mutable FairLock lock_;        // of everything above
   mutable std::mutex changing_;  // one change at a time

@@ -41,7 +41,6 @@ void HnswContexts::give(int context) {
 HnswIndex::HnswIndex(const HnswOptions& options, int64_t dims)
     : options_(options), dims_(dims), stride_(strideOf(options.metric, dims)), graph_(options.connectivity) {}
 
-
 HnswVectors HnswIndex::view() const {
   HnswVectors vectors{rows_.data<float>(), stride_, nullptr, nullptr};
   const Backend& backend = backendOf(Device{});
@@ -172,7 +171,7 @@ void HnswIndex::publish(std::span<const int32_t> removed, std::span<const int32_
   }
   count_ += static_cast<int64_t>(keys.size()) - static_cast<int64_t>(removed.size());
   ++version_;
-  bytes_ = rows_.bytes() + graph_.bytes() + keys_.size() * 8;
+  countBytes();
 }
 
 /// Every key once, those taken out being there, those brought in not being there unless they are taken out too.
@@ -388,6 +387,7 @@ HnswIndex::HnswIndex(const HnswOptions& options, const HnswState& state)
     require(slots_[static_cast<size_t>(key)] >= 0, ErrorCode::format, "keys: none of the nodes has key ", key);
     live_[static_cast<size_t>(key) / 64] |= uint64_t{1} << (key % 64);
   }
+  countBytes();
 }
 
 }  // namespace topknot

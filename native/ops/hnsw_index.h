@@ -99,6 +99,7 @@ class HnswIndex final : public Resource {
   void grow(int64_t slots);
   void insert(Job& job, const Tensor& vectors, bool parallel, std::vector<int32_t>& slots);
   void forget(std::span<const int32_t> slots);
+  void countBytes() { bytes_ = rows_.bytes() + graph_.bytes() + keys_.size() * 8; }
   void checkKeys(std::span<const int32_t> removed, std::span<const int32_t> keys) const;
   void publish(std::span<const int32_t> removed, std::span<const int32_t> keys, std::span<const int32_t> slots);
 

@@ -10,7 +10,7 @@ namespace topknot::cuda {
 inline constexpr int alsThreads = 256, alsEntries = 16;  // entries whose vectors are in shared memory at a time
 
 /// One past the row whose system is not positive definite, the largest of them.
-__device__ void reportRow(unsigned long long* failed, int64_t row) {
+SIMT_DEVICE void reportRow(unsigned long long* failed, int64_t row) {
   atomicMax(failed, static_cast<unsigned long long>(row + 1));
 }
 
@@ -26,7 +26,7 @@ inline void checkSolved(Queue& queue, const unsigned long long* failed) {
 
 /// Sum over the block, the same for every thread; `parts` is shared memory of a number for each warp. Begins and ends
 /// with a barrier.
-__device__ float blockSum(float x, float* parts) {
+SIMT_DEVICE float blockSum(float x, float* parts) {
   x = warpSum(x);
   __syncthreads();
   if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
@@ -137,7 +137,7 @@ inline Status alsCholesky(const Exec& exec, const AlsArgs& a) {
 
 /// out[i] = Σ_j gram[i][j] v[j] + λ v[i] + Σ_e w_e (y_e·v) y_e, or for a residual b - that, b = Σ_e (w_e + bonus) y_e.
 /// `parts`: f floats for each warp. By the whole block; ends with a barrier.
-__device__ void alsProduct(const AlsArgs& a, int64_t row, bool residual, const float* v, float* out, float* parts) {
+SIMT_DEVICE void alsProduct(const AlsArgs& a, int64_t row, bool residual, const float* v, float* out, float* parts) {
   const int f = static_cast<int>(a.fixed.cols), thread = static_cast<int>(threadIdx.x);
   const int warp = thread / 32, lane = thread % 32, warps = alsThreads / 32;
   float* part = parts + warp * f;

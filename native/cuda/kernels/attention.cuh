@@ -9,15 +9,15 @@ inline constexpr int plainRows = 32, plainKeys = 32, plainThreads = 256;
 inline constexpr int64_t plainDims = 256;  // the largest head
 
 template <typename T>
-__device__ float number(const void* data, int64_t at) {
+SIMT_DEVICE float number(const void* data, int64_t at) {
   if constexpr (std::is_same_v<T, float>) return static_cast<const float*>(data)[at];
   else return toFloat(static_cast<const BFloat16*>(data)[at]);
 }
 
 /// tile[r][c] = row first + r, column c, for r < count and c < dims; zeros elsewhere. Rows are D + 1 apart.
 template <typename T, int D>
-__device__ void loadRows(float* tile, const void* data, int64_t start, int64_t stride, int64_t first, int64_t count,
-                         int64_t dims) {
+SIMT_DEVICE void loadRows(float* tile, const void* data, int64_t start, int64_t stride, int64_t first, int64_t count,
+                          int64_t dims) {
   for (int i = static_cast<int>(threadIdx.x); i < plainRows * D; i += plainThreads) {
     const int row = i / D, column = i % D;
     const bool valid = row < count && column < dims;

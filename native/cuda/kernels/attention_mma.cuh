@@ -12,15 +12,15 @@ inline constexpr int mmaRows = 64, mmaKeys = 64, mmaThreads = 128;
 /// A tile of D columns in shared memory. The 16-byte pieces of a row are permuted, so that the same piece of eight rows
 /// that follow each other lies in different banks.
 template <int D>
-__device__ uint16_t* piece(uint16_t* tile, int row, int at) {
+SIMT_DEVICE uint16_t* piece(uint16_t* tile, int row, int at) {
   const int key = D >= 64 ? row & 7 : row >> 1 & 3;
   return tile + row * D + (at ^ key) * 8;
 }
 
 /// Begins to copy `count` rows from the first on; what lies behind them and behind `dims` becomes zero.
 template <int D>
-__device__ void fetchTile(uint16_t* tile, const uint16_t* rows, int64_t stride, int64_t first, int64_t count,
-                          int64_t dims) {
+SIMT_DEVICE void fetchTile(uint16_t* tile, const uint16_t* rows, int64_t stride, int64_t first, int64_t count,
+                           int64_t dims) {
   for (int i = static_cast<int>(threadIdx.x); i < mmaRows * (D / 8); i += mmaThreads) {
     const int row = i / (D / 8), at = i % (D / 8);
     const bool valid = row < count && at * 8 < dims;
@@ -28,7 +28,7 @@ __device__ void fetchTile(uint16_t* tile, const uint16_t* rows, int64_t stride, 
   }
 }
 
-__device__ uint32_t packBf16(float low, float high) {
+SIMT_DEVICE uint32_t packBf16(float low, float high) {
   return toBFloat16(low).bits | static_cast<uint32_t>(toBFloat16(high).bits) << 16;
 }
 

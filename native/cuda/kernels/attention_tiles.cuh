@@ -10,7 +10,7 @@ namespace topknot::cuda {
 
 inline constexpr float log2e = 1.44269504088896341f, ln2 = 0.693147180559945309f;
 
-__device__ float minusInfinity() { return __uint_as_float(0xff800000u); }
+SIMT_DEVICE float minusInfinity() { return __uint_as_float(0xff800000u); }
 
 /// Queries [begin, end) of sequence b, and the keys [firstKey, lastKey) that any of them may see.
 struct AttentionTile {
@@ -24,7 +24,7 @@ inline int64_t tileCount(const AttentionProblem& p, int64_t rows) {
 }
 
 /// The last queries first: under a causal mask they see the most keys.
-__device__ AttentionTile attentionTile(const AttentionProblem& p, int64_t rows, int64_t index, int64_t tiles) {
+SIMT_DEVICE AttentionTile attentionTile(const AttentionProblem& p, int64_t rows, int64_t index, int64_t tiles) {
   AttentionTile tile;
   index = tiles - 1 - index;
   if (p.queryOffsets) {
@@ -51,13 +51,13 @@ __device__ AttentionTile attentionTile(const AttentionProblem& p, int64_t rows, 
   return tile;
 }
 
-__device__ bool sees(const AttentionProblem& p, const AttentionTile& tile, const uint8_t* mask, int64_t i, int64_t j) {
+SIMT_DEVICE bool sees(const AttentionProblem& p, const AttentionTile& tile, const uint8_t* mask, int64_t i, int64_t j) {
   const int64_t place = i + tile.shift;
   return j < tile.keys && j >= place - p.left && j <= place + p.right && (!mask || mask[j]);
 }
 
 /// What dropout multiplies the weight of a query (by its number among all rows) and key j with.
-__device__ float keptShare(const AttentionProblem& p, int64_t row, int64_t j) {
+SIMT_DEVICE float keptShare(const AttentionProblem& p, int64_t row, int64_t j) {
   const auto words = philox(p.seed, static_cast<uint64_t>(row), static_cast<uint64_t>(j / 4));
   const int at = static_cast<int>(j % 4);  // selected rather than indexed, to stay in registers
   const uint32_t word = at == 0 ? words[0] : at == 1 ? words[1] : at == 2 ? words[2] : words[3];
@@ -87,6 +87,6 @@ struct OnlineSoftmax {
   __device__ float inverse() const { return sum > 0 ? 1.0f / sum : 0.0f; }
 };
 
-__device__ bool isFinite(float x) { return x - x == 0; }
+SIMT_DEVICE bool isFinite(float x) { return x - x == 0; }
 
 }  // namespace topknot::cuda

@@ -12,7 +12,7 @@ inline constexpr int64_t segmentEntries = 256;
 
 /// out = Σ over the entries [begin, end), columns [c, c + V). By a whole warp.
 template <int V>
-__device__ void sumGradients(const RowGradientsView& view, int64_t begin, int64_t end, int64_t c, float (&out)[V]) {
+SIMT_DEVICE void sumGradients(const RowGradientsView& view, int64_t begin, int64_t end, int64_t c, float (&out)[V]) {
   if (!view.winners) return sumColumns<RowFormat::float32>(view.gradient, view.groups, begin, end, c, out);
   const int64_t cols = view.gradient.cols;
   const float* gradient = static_cast<const float*>(view.gradient.data);
@@ -27,15 +27,15 @@ __device__ void sumGradients(const RowGradientsView& view, int64_t begin, int64_
 
 // The entries are cut at the multiples of segmentEntries. A long group is longer than a segment, so a segment meets at
 // most two: one that comes from before (or starts at the cut), slot 2 s, and one that starts inside, slot 2 s + 1.
-__device__ bool isLong(const BagsView& groups, int64_t g) {
+SIMT_DEVICE bool isLong(const BagsView& groups, int64_t g) {
   return groups.offsets[g + 1] - groups.offsets[g] > segmentEntries;
 }
-__device__ int64_t slotOf(int64_t begin, int64_t segment) {
+SIMT_DEVICE int64_t slotOf(int64_t begin, int64_t segment) {
   return 2 * segment + (begin > segment * segmentEntries ? 1 : 0);
 }
 
 /// The group of an entry.
-__device__ int64_t groupOf(const BagsView& groups, int64_t entry) {
+SIMT_DEVICE int64_t groupOf(const BagsView& groups, int64_t entry) {
   int64_t low = 0, high = groups.bags;
   while (high - low > 1) {
     const int64_t middle = low + (high - low) / 2;
@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(embeddingThreads)
 
 /// out = the gradient of the row of group g, columns [c, c + V). By a whole warp.
 template <int V>
-__device__ void rowGradient(const RowGradientsView& view, const float* parts, int64_t g, int64_t c, float (&out)[V]) {
+SIMT_DEVICE void rowGradient(const RowGradientsView& view, const float* parts, int64_t g, int64_t c, float (&out)[V]) {
   const int64_t begin = view.groups.offsets[g], end = view.groups.offsets[g + 1];
   if (!isLong(view.groups, g)) return sumGradients(view, begin, end, c, out);
   for (int k = 0; k < V; ++k) out[k] = 0;

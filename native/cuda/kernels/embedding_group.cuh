@@ -16,7 +16,7 @@ __global__ void __launch_bounds__(embeddingThreads) groupKeys(EmbeddingGroupArgs
   entries[i] = static_cast<int32_t>(i);
 }
 
-__device__ bool startsGroup(const uint32_t* keys, int64_t i, int64_t tableRows) {
+SIMT_DEVICE bool startsGroup(const uint32_t* keys, int64_t i, int64_t tableRows) {
   return keys[i] < static_cast<uint64_t>(tableRows) && (i == 0 || keys[i] != keys[i - 1]);
 }
 

@@ -22,7 +22,7 @@ inline constexpr bool quantized = format == RowFormat::int8 || format == RowForm
 
 /// x = columns [c, c + V) of a row, for int8 and int4 the stored numbers. c is a multiple of V, V is even for int4.
 template <RowFormat format, int V>
-__device__ void loadColumns(const void* row, int64_t c, float (&x)[V]) {
+SIMT_DEVICE void loadColumns(const void* row, int64_t c, float (&x)[V]) {
   if constexpr (format == RowFormat::float32) {
     const auto p = reinterpret_cast<const Pack<float, V>*>(static_cast<const float*>(row) + c);
     for (int k = 0; k < V; ++k) x[k] = p->v[k];
@@ -43,17 +43,17 @@ __device__ void loadColumns(const void* row, int64_t c, float (&x)[V]) {
 }
 
 template <int V>
-__device__ void storeColumns(float* row, int64_t c, const float (&x)[V]) {
+SIMT_DEVICE void storeColumns(float* row, int64_t c, const float (&x)[V]) {
   Pack<float, V> p;
   for (int k = 0; k < V; ++k) p.v[k] = x[k];
   *reinterpret_cast<Pack<float, V>*>(row + c) = p;
 }
 
-__device__ const void* rowAt(const TableView& table, int64_t id) {
+SIMT_DEVICE const void* rowAt(const TableView& table, int64_t id) {
   return static_cast<const char*>(table.data) + id * table.rowBytes();
 }
 
-__device__ float warpSum(float x) {
+SIMT_DEVICE float warpSum(float x) {
   for (int distance = 16; distance > 0; distance /= 2) x += __shfl_xor_sync(allLanes, x, distance);
   return x;
 }
@@ -61,7 +61,7 @@ __device__ float warpSum(float x) {
 /// Calls f(entry, id, weight) in order for the entries [begin, end) that are not padding; `ahead(slot, entry, id)` was
 /// called before it for the same slot, up to rowsInFlight entries early. By a whole warp, all lanes alike.
 template <typename Ahead, typename F>
-__device__ void forEntries(const BagsView& bags, int64_t begin, int64_t end, Ahead&& ahead, F&& f) {
+SIMT_DEVICE void forEntries(const BagsView& bags, int64_t begin, int64_t end, Ahead&& ahead, F&& f) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   for (int64_t base = begin; base < end; base += 32) {
     const int count = static_cast<int>(end - base < 32 ? end - base : 32);
@@ -83,7 +83,7 @@ __device__ void forEntries(const BagsView& bags, int64_t begin, int64_t end, Ahe
 }
 
 /// How many of the entries [begin, end) are not padding. By a whole warp.
-__device__ int64_t rowsIn(const BagsView& bags, int64_t begin, int64_t end) {
+SIMT_DEVICE int64_t rowsIn(const BagsView& bags, int64_t begin, int64_t end) {
   if (bags.padding < 0) return end - begin;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   int64_t rows = 0;
@@ -97,8 +97,8 @@ __device__ int64_t rowsIn(const BagsView& bags, int64_t begin, int64_t end) {
 /// sum = Σ w_i row_i, columns [c, c + V), over the entries [begin, end) that are not padding. By a whole warp; a lane
 /// whose columns lie behind the row's end keeps zeros.
 template <RowFormat format, int V>
-__device__ void sumColumns(const TableView& table, const BagsView& bags, int64_t begin, int64_t end, int64_t c,
-                           float (&sum)[V]) {
+SIMT_DEVICE void sumColumns(const TableView& table, const BagsView& bags, int64_t begin, int64_t end, int64_t c,
+                            float (&sum)[V]) {
   const bool inside = c < table.cols;
   float rows[rowsInFlight][V], bias = 0;
   for (int k = 0; k < V; ++k) sum[k] = 0;
@@ -147,6 +147,6 @@ void withRows(const TableView& table, F&& f) {
 inline Grid warpGrid(int64_t warps) { return {(warps + embeddingWarps - 1) / embeddingWarps}; }
 
 /// Which warp of the grid this thread is in.
-__device__ int64_t warpOfGrid() { return int64_t{blockIdx.x} * embeddingWarps + threadIdx.x / 32; }
+SIMT_DEVICE int64_t warpOfGrid() { return int64_t{blockIdx.x} * embeddingWarps + threadIdx.x / 32; }
 
 }  // namespace topknot::cuda

@@ -10,7 +10,7 @@
 namespace topknot::cuda {
 
 /// What the optimizer subtracts from column c of the row, whose gradient there is g.
-__device__ float stepOf(const EmbeddingUpdateArgs& a, int64_t row, float rate, float g, int64_t c) {
+SIMT_DEVICE float stepOf(const EmbeddingUpdateArgs& a, int64_t row, float rate, float g, int64_t c) {
   if (a.optimizer != EmbeddingOptimizer::adam) return rate * g;
   float& mean = a.means[row * a.rows.gradient.cols + c];
   float& square = a.squares[row * a.rows.gradient.cols + c];

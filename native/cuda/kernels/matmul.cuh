@@ -13,7 +13,7 @@ inline constexpr int matmulThreads = 128, matmulTile = 64, matmulDepth = 32;
 inline constexpr int matmulStride = matmulDepth + 4;  // the fragments of a warp lie in different banks
 
 template <RowFormat format>
-__device__ float operandAt(const void* data, int64_t at) {
+SIMT_DEVICE float operandAt(const void* data, int64_t at) {
   float x[1];
   loadColumns<format>(data, at, x);
   return x[0];
@@ -22,8 +22,8 @@ __device__ float operandAt(const void* data, int64_t at) {
 /// tile[r][d] = element (row + r, depth + d) of a matrix whose rows or, when transposed, columns lie together; zeros
 /// behind its ends. Neighbouring threads read neighbouring elements.
 template <RowFormat format>
-__device__ void fillTile(float* tile, const void* data, int64_t start, int64_t stride, bool rowsTogether, int64_t row,
-                         int64_t rows, int64_t depth, int64_t depths) {
+SIMT_DEVICE void fillTile(float* tile, const void* data, int64_t start, int64_t stride, bool rowsTogether, int64_t row,
+                          int64_t rows, int64_t depth, int64_t depths) {
   for (int i = static_cast<int>(threadIdx.x); i < matmulTile * matmulDepth; i += matmulThreads) {
     const int r = rowsTogether ? i / matmulDepth : i % matmulTile;
     const int d = rowsTogether ? i % matmulDepth : i / matmulTile;
@@ -34,7 +34,7 @@ __device__ void fillTile(float* tile, const void* data, int64_t start, int64_t s
 }
 
 /// The tf32 part of x, and what it leaves.
-__device__ void splitTf32(float x, uint32_t& high, uint32_t& low) {
+SIMT_DEVICE void splitTf32(float x, uint32_t& high, uint32_t& low) {
   high = toTf32(x);
   low = toTf32(x - __uint_as_float(high));
 }

@@ -44,15 +44,15 @@ __global__ void topkQueryNorms(MatrixView queries, float* out) {
 }
 
 /// The items; topk() lets only float32 in.
-__device__ MatrixView floatItems(const TopkArgs& a) {
+SIMT_DEVICE MatrixView floatItems(const TopkArgs& a) {
   return {static_cast<const float*>(a.items.data), a.items.rows, a.items.cols};
 }
 
 /// products[q] = inner product of query firstQuery + q and item firstItem + threadIdx.x; 0 behind the ends. Called by
 /// the whole block; ends with a barrier.
 template <int Q>
-__device__ void tileProducts(const MatrixView& queries, const MatrixView& items, int64_t firstQuery, int64_t firstItem,
-                             float (&products)[Q]) {
+SIMT_DEVICE void tileProducts(const MatrixView& queries, const MatrixView& items, int64_t firstQuery, int64_t firstItem,
+                              float (&products)[Q]) {
   constexpr int stride = topkColumns + 1;  // odd: the threads' rows start in different banks
   SIMT_SHARED(float, itemTile, (topkThreads * stride));
   SIMT_SHARED(float, queryTile, (Q * topkColumns));
@@ -78,7 +78,7 @@ __device__ void tileProducts(const MatrixView& queries, const MatrixView& items,
 }
 
 /// Greater is better: the squared distance counts negative.
-__device__ float rankedScore(const TopkArgs& a, const float* queryNorms, int64_t query, int64_t item, float product) {
+SIMT_DEVICE float rankedScore(const TopkArgs& a, const float* queryNorms, int64_t query, int64_t item, float product) {
   if (a.metric == Metric::innerProduct) return product;
   const float queryNorm = queryNorms[query], itemNorm = a.itemNorms[item];
   if (a.metric == Metric::cosine) {
@@ -90,7 +90,7 @@ __device__ float rankedScore(const TopkArgs& a, const float* queryNorms, int64_t
 }
 
 /// Whether none of the items of a tile may be returned for any query. firstItem is a multiple of 64.
-__device__ bool tileIsDenied(const FilterView& filter, int64_t firstItem, int64_t items) {
+SIMT_DEVICE bool tileIsDenied(const FilterView& filter, int64_t firstItem, int64_t items) {
   if (!filter.allowed) return false;
   for (int64_t item = firstItem; item < items && item < firstItem + topkThreads; item += 64) {
     if (filter.allowed[item / 64]) return false;
@@ -98,7 +98,7 @@ __device__ bool tileIsDenied(const FilterView& filter, int64_t firstItem, int64_
   return true;
 }
 
-__device__ bool admits(const FilterView& filter, int64_t query, int64_t item) {
+SIMT_DEVICE bool admits(const FilterView& filter, int64_t query, int64_t item) {
   if (filter.allowed && !(filter.allowed[item / 64] >> (item % 64) & 1)) return false;
   if (!filter.seenPtr) return true;
   const int64_t row = filter.seenRows ? filter.seenRows[query] : query, end = filter.seenPtr[row + 1];
@@ -149,7 +149,7 @@ __global__ void __launch_bounds__(topkThreads)
   }
 }
 
-__device__ void writeResult(const TopkArgs& a, int64_t query, int64_t place, Key key) {
+SIMT_DEVICE void writeResult(const TopkArgs& a, int64_t query, int64_t place, Key key) {
   const float score = scoreOf(key);
   a.ids[query * a.k + place] = key == noKey ? -1 : idOf(key);
   a.scores[query * a.k + place] = a.metric == Metric::l2 ? 0.0f - score : score;

@@ -16,7 +16,7 @@ struct TopkList {
 /// The functions below are called by the whole block with the same list and k.
 
 /// The caller puts a barrier behind it.
-__device__ void clear(TopkList& list) {
+SIMT_DEVICE void clear(TopkList& list) {
   for (int i = static_cast<int>(threadIdx.x); i < 2 * TopkList::capacity; i += static_cast<int>(blockDim.x)) {
     list.keys[i] = noKey;
   }
@@ -27,7 +27,7 @@ __device__ void clear(TopkList& list) {
 }
 
 /// Called behind a barrier; ends with one.
-__device__ void merge(TopkList& list, int k) {
+SIMT_DEVICE void merge(TopkList& list, int k) {
   sortKeys(list.keys, 2 * TopkList::capacity);
   for (int i = static_cast<int>(threadIdx.x); i < TopkList::capacity; i += static_cast<int>(blockDim.x)) {
     list.keys[TopkList::capacity + i] = noKey;
@@ -40,7 +40,7 @@ __device__ void merge(TopkList& list, int k) {
 }
 
 /// Every thread offers one key, or noKey. Called behind a barrier; ends with one.
-__device__ void offer(TopkList& list, int k, Key key) {
+SIMT_DEVICE void offer(TopkList& list, int k, Key key) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   bool waiting = key > list.threshold;
   for (;;) {

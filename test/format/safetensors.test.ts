@@ -243,8 +243,8 @@ describe('the operating system says no', () => {
     execFileSync('mkfifo', [at('pipe')]);
     for (const name of ['folder', 'pipe'])
       await expect(writeSafetensors(at(name), [])).rejects.toMatchObject({ code: 'ERR_IO' });
-    for (const call of [writeSafetensors(`${path}\0.bak`, []), readSafetensors(`${path}\0.bak`)])
-      await expect(call).rejects.toMatchObject({ code: 'ERR_ARGUMENT' });
+    for (const call of [() => writeSafetensors(`${path}\0.bak`, []), () => readSafetensors(`${path}\0.bak`)])
+      await expect(call()).rejects.toMatchObject({ code: 'ERR_ARGUMENT' });
   });
 
   it('saves beside what a killed process of the same number left behind', async () => {

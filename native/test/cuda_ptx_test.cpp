@@ -2,6 +2,7 @@
 // asynchronous copies and warp-wide instructions are used wrongly.
 #include "test/check.h"
 #include "test/ptx_kernels.cuh"
+#include "test/simt/fiber.h"
 
 using namespace topknot;
 using namespace topknot::cuda;

@@ -36,13 +36,15 @@ async function indexesFor({ n, d }, context) {
   const ids = Array.from({ length: n }, (_, i) => i);
   const batch = tensor(asked, { shape: [queries, d] });
   const flat = await FlatIndex.from(ids, items);
+  const int8 = await FlatIndex.from(ids, items, { storage: 'int8' });
   const truth = (await flat.search(batch, { k })).map((answer) => new Set(answer.ids));
   const start = performance.now();
   const index = await HnswIndex.from(ids, items, { ...graph, parallel: true });
   context.log(`  topknot built ${n} vectors in ${((performance.now() - start) / 1000).toFixed(1)} s`);
-  made = { n, d, items, asked, batch, flat, truth, index, opened: [] };
+  made = { n, d, items, asked, batch, flat, int8, truth, index, opened: [] };
   if (!context.peers) return made;
   for (const [peerName, open] of Object.entries(annPeers)) {
+    if (peerName.startsWith('hnswlib') && n > 100_000) continue; // one thread: it would build for most of an hour
     const peer = await context.open(peerName, () => open({ items, n, d, threads: context.threads, ...graph }));
     if (!peer) continue;
     context.log(`  ${peerName} built them in ${peer.buildSeconds.toFixed(1)} s`);
@@ -54,6 +56,7 @@ async function indexesFor({ n, d }, context) {
 async function close() {
   for (const peer of made?.opened ?? []) await peer.close?.();
   made?.flat.dispose();
+  made?.int8.dispose();
   made?.index.dispose();
   made = undefined;
 }
@@ -97,8 +100,15 @@ export async function verify(state, size) {
 }
 
 export async function peers(state, { expansion }) {
-  const out = [{ name: 'FlatIndex (exact)', run: () => state.flat.search(state.batch, { k }) }];
+  const out = [
+    { name: 'FlatIndex (exact)', run: () => state.flat.search(state.batch, { k }) },
+    { name: 'FlatIndex (int8)', run: () => state.int8.search(state.batch, { k }) },
+  ];
   state.recall['FlatIndex (exact)'] = 1;
+  state.recall['FlatIndex (int8)'] = recallOf(
+    state,
+    (await state.int8.search(state.batch, { k })).flatMap((answer) => answer.ids),
+  );
   for (const peer of state.opened) {
     const { search, time } = peer.at(expansion);
     state.recall[peer.name] = recallOf(state, search(state.asked, queries, k));

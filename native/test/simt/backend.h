@@ -1,15 +1,11 @@
-// The CUDA backend's table with the emulator behind it: the same kernels and the same host code of cuda/kernels/.
+// The CUDA backend's table with the emulator behind it: the same files of kernels, compiled as plain C++.
 #pragma once
 #include <cstring>
 
-#include "cuda/kernels/als.cuh"
-#include "cuda/kernels/attention.cuh"
-#include "cuda/kernels/embedding_bag.cuh"
-#include "cuda/kernels/embedding_group.cuh"
-#include "cuda/kernels/embedding_update.cuh"
-#include "cuda/kernels/gather.cuh"
-#include "cuda/kernels/gram.cuh"
-#include "cuda/kernels/topk.cuh"
+#include "cuda/attention.cu"
+#include "cuda/embedding.cu"
+#include "cuda/factorization.cu"
+#include "cuda/search.cu"
 
 namespace topknot::cuda {
 
@@ -34,18 +30,11 @@ inline Backend emulatedBackend() {
     if (bytes > 0) std::memcpy(host, device, bytes);
     return Status{};
   };
+  addSearch(table);
+  addEmbedding(table);
+  addAttention(table);
+  addFactorization(table);
   table.topk = [](const Exec& exec, const TopkArgs& args) { return topk(exec, args, emulatedPlan); };
-  table.attention = attention;
-  table.matmul = matmul;
-  table.gram = gram;
-  table.alsCholesky = alsCholesky;
-  table.alsCg = alsCg;
-  table.gather = gather;
-  table.embeddingBag = embeddingBag;
-  table.embeddingGroup = embeddingGroup;
-  table.embeddingGradient = embeddingGradient;
-  table.embeddingWeightGradient = embeddingWeightGradient;
-  table.embeddingUpdate = embeddingUpdate;
   return table;
 }
 

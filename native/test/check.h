@@ -1,6 +1,8 @@
-// A test is a function registered by TEST(name); CHECK(condition) records a failure and goes on.
+// A test is a function registered by TEST(name); CHECK(condition) records a failure and goes on. A test program runs all
+// its tests, or those that its arguments name.
 #pragma once
 #include <cstdio>
+#include <cstring>
 #include <vector>
 
 namespace topknot::test {
@@ -48,12 +50,30 @@ struct Register {
     }                                                                                               \
   } while (0)
 
-#define TEST_MAIN()                                                                        \
-  int main() {                                                                             \
-    for (const auto& c : topknot::test::cases()) {                                         \
-      const int before = topknot::test::failures;                                          \
-      c.run();                                                                             \
-      std::printf("%s %s\n", topknot::test::failures == before ? "ok  " : "FAIL", c.name); \
-    }                                                                                      \
-    return topknot::test::failures ? 1 : 0;                                                \
+namespace topknot::test {
+
+/// Runs the tests that the words name, or all; a word that names none is a failure.
+inline int runCases(int count, char** words) {
+  std::vector<Case> chosen;
+  for (int i = 1; i < count; ++i) {
+    const size_t before = chosen.size();
+    for (const Case& c : cases()) {
+      if (std::strcmp(c.name, words[i]) == 0) chosen.push_back(c);
+    }
+    if (chosen.size() == before) {
+      std::printf("FAIL no test is called %s\n", words[i]);
+      ++failures;
+    }
   }
+  for (const Case& c : count > 1 ? chosen : cases()) {
+    const int before = failures;
+    c.run();
+    std::printf("%s %s\n", failures == before ? "ok  " : "FAIL", c.name);
+  }
+  return failures ? 1 : 0;
+}
+
+}  // namespace topknot::test
+
+#define TEST_MAIN() \
+  int main(int count, char** words) { return topknot::test::runCases(count, words); }

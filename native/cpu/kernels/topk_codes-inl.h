@@ -21,45 +21,71 @@ namespace {
 using IntTag = hn::RebindToSigned<FloatTag>;
 using Ints = hn::Vec<IntTag>;
 
-/// Products of unsigned bytes with signed ones; 255 * 63 * 2 fits 16 bits, so |query| is at most 63.
+/// Products of unsigned bytes with signed ones, summed in pairs of 16 bits, then in 32: 255 * 63 * 2 fits 16 bits, so
+/// |query| is at most 63; at most 31 where two such sums are added before they are widened (`steps` 2).
+template <int steps_>
 struct DotSum {
   static constexpr int64_t most = 0;  // steps until widen() is due; 0: never
+  static constexpr int steps = steps_;
+  using Single = DotSum<1>;  // the same sums, a step at a time
   template <int V>
   static constexpr int rows() {
-    return tileRows<V>();
+    return steps == 1 || V == 1 ? tileRows<V>() : tileRows<V>() * 2 / 3;  // the queries of both steps are in registers
   }
   static HWY_INLINE Ints widen(Ints sum) { return sum; }
-  static HWY_INLINE Ints add(Ints sum, Ints item, Ints query) {
+
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_SSE4
+  using Pairs = hn::Vec<hn::Repartition<int16_t, IntTag>>;
+  static HWY_INLINE Pairs products(Ints item, Ints query) {
 #if HWY_TARGET == HWY_AVX3
-    const auto pairs = _mm512_maddubs_epi16(item.raw, query.raw);
-    return Ints{_mm512_add_epi32(sum.raw, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))};
+    return Pairs{_mm512_maddubs_epi16(item.raw, query.raw)};
 #elif HWY_TARGET == HWY_AVX2
-    const auto pairs = _mm256_maddubs_epi16(item.raw, query.raw);
-    return Ints{_mm256_add_epi32(sum.raw, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))};
-#elif HWY_TARGET == HWY_SSE4
-    const auto pairs = _mm_maddubs_epi16(item.raw, query.raw);
-    return Ints{_mm_add_epi32(sum.raw, _mm_madd_epi16(pairs, _mm_set1_epi16(1)))};
+    return Pairs{_mm256_maddubs_epi16(item.raw, query.raw)};
 #else
+    return Pairs{_mm_maddubs_epi16(item.raw, query.raw)};
+#endif
+  }
+  static HWY_INLINE Ints summed(Pairs pairs) {
+#if HWY_TARGET == HWY_AVX3
+    return Ints{_mm512_madd_epi16(pairs.raw, _mm512_set1_epi16(1))};
+#elif HWY_TARGET == HWY_AVX2
+    return Ints{_mm256_madd_epi16(pairs.raw, _mm256_set1_epi16(1))};
+#else
+    return Ints{_mm_madd_epi16(pairs.raw, _mm_set1_epi16(1))};
+#endif
+  }
+#else
+  using Pairs = Ints;
+  static HWY_INLINE Ints products(Ints item, Ints query) {
     const hn::Repartition<int16_t, IntTag> wide;
     const auto x = hn::BitCast(wide, item), q = hn::BitCast(wide, query);
     const auto even = hn::Mul(hn::And(x, hn::Set(wide, 0xff)), hn::ShiftRight<8>(hn::ShiftLeft<8>(q)));
     const auto odd = hn::Mul(hn::And(hn::ShiftRight<8>(x), hn::Set(wide, 0xff)), hn::ShiftRight<8>(q));
     const auto pairs = hn::BitCast(IntTag(), hn::Add(even, odd));
-    return hn::Add(sum, hn::Add(hn::ShiftRight<16>(pairs), hn::ShiftRight<16>(hn::ShiftLeft<16>(pairs))));
+    return hn::Add(hn::ShiftRight<16>(pairs), hn::ShiftRight<16>(hn::ShiftLeft<16>(pairs)));
+  }
+  static HWY_INLINE Ints summed(Ints pairs) { return pairs; }
 #endif
+
+  static HWY_INLINE Ints add(Ints sum, const Ints (&item)[steps], const Ints (&query)[steps]) {
+    auto pairs = products(item[0], query[0]);
+    if constexpr (steps == 2) pairs = hn::Add(pairs, products(item[1], query[1]));
+    return hn::Add(sum, summed(pairs));
   }
 };
 
 /// Bits in which two rows differ. Counts stay in bytes, eight for a step at most, until they are widened.
 struct BitSum {
   static constexpr int64_t most = 31;
+  static constexpr int steps = 1;
+  using Single = BitSum;
   template <int V>
   static constexpr int rows() {
     return tileRows<V>() / 2;
   }
-  static HWY_INLINE Ints add(Ints sum, Ints item, Ints query) {
+  static HWY_INLINE Ints add(Ints sum, const Ints (&item)[1], const Ints (&query)[1]) {
     const hn::Repartition<uint8_t, IntTag> bytes;
-    const auto counts = hn::PopulationCount(hn::BitCast(bytes, hn::Xor(item, query)));
+    const auto counts = hn::PopulationCount(hn::BitCast(bytes, hn::Xor(item[0], query[0])));
     return hn::BitCast(IntTag(), hn::Add(hn::BitCast(bytes, sum), counts));
   }
   static HWY_INLINE Ints widen(Ints sum) {
@@ -76,19 +102,25 @@ HWY_INLINE int32_t fourBytes(const uint8_t* from) {
   return x;
 }
 
-/// sums[r][v] = starts of vector v + the sum of row r and its queries; rows are `groups` times four bytes.
+/// sums[r][v] = starts of vector v + the sum of row r and its queries; rows are `groups` times four bytes, a multiple of
+/// Sum::steps.
 template <class Sum, int V, int R>
 HWY_INLINE void sumTile(const int32_t* HWY_RESTRICT panel, const uint8_t* HWY_RESTRICT rows, int64_t groups,
                         const int32_t* HWY_RESTRICT starts, Ints (&sums)[R][V]) {
   const IntTag d;
   const auto run = [&](int64_t from, int64_t to, Ints(&part)[R][V]) HWY_ATTR {
-    for (int64_t g = from; g < to; ++g) {
-      Ints query[V];
+    for (int64_t g = from; g < to; g += Sum::steps) {
+      Ints query[V][Sum::steps];
 #pragma GCC unroll 2
-      for (int v = 0; v < V; ++v) query[v] = hn::Load(d, panel + (g * V + v) * lanes);
+      for (int v = 0; v < V; ++v) {
+#pragma GCC unroll 2
+        for (int s = 0; s < Sum::steps; ++s) query[v][s] = hn::Load(d, panel + ((g + s) * V + v) * lanes);
+      }
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
-        const Ints item = hn::Set(d, fourBytes(rows + (r * groups + g) * 4));
+        Ints item[Sum::steps];
+#pragma GCC unroll 2
+        for (int s = 0; s < Sum::steps; ++s) item[s] = hn::Set(d, fourBytes(rows + (r * groups + g + s) * 4));
 #pragma GCC unroll 2
         for (int v = 0; v < V; ++v) part[r][v] = Sum::add(part[r][v], item, query[v]);
       }
@@ -119,6 +151,12 @@ HWY_INLINE void sumTile(const int32_t* HWY_RESTRICT panel, const uint8_t* HWY_RE
   }
 }
 
+/// Groups of four bytes in a row, filled up to whole steps of a tile.
+template <class Sum>
+constexpr int64_t codeGroups(int64_t cols) {
+  return (cols + 4 * Sum::steps - 1) / (4 * Sum::steps) * Sum::steps;
+}
+
 /// Items [begin, end) against panels of V vectors of queries.
 template <class Sum, CodeScore kind, int V>
 void scanCodeTiles(const CodesBlock& b, Candidates& candidates, int64_t begin, int64_t end) {
@@ -126,7 +164,7 @@ void scanCodeTiles(const CodesBlock& b, Candidates& candidates, int64_t begin, i
   constexpr int64_t width = V * lanes, blockBytes = 24 << 10;
   const FloatTag d;
   const CodesScan& scan = b.scan;
-  const int64_t groups = (scan.cols + 3) / 4, stride = 4 * groups;
+  const int64_t groups = codeGroups<Sum>(scan.cols), stride = 4 * groups;
   const int64_t blockRows = std::max<int64_t>(1, blockBytes / (stride * R)) * R;
   const int64_t panels = (b.queries + width - 1) / width;
   const AlignedFloats scratch(blockRows * groups), terms(3 * blockRows);
@@ -218,8 +256,9 @@ void scanCodeRows(const CodesBlock& b, Candidates& candidates, int64_t begin, in
   const auto rowSum = [&](const uint8_t* row, const int32_t* query) HWY_ATTR {
     Ints sum = hn::Zero(di), part = hn::Zero(di);
     int64_t due = Sum::most;
-    const auto step = [&](Ints item, int64_t s) HWY_ATTR {
-      part = Sum::add(part, item, hn::Load(di, query + s * lanes));
+    const auto step = [&](Ints bytes, int64_t s) HWY_ATTR {
+      const Ints item[1] = {bytes}, other[1] = {hn::Load(di, query + s * lanes)};
+      part = Sum::add(part, item, other);
       if (Sum::most && --due == 0) sum = hn::Add(sum, Sum::widen(part)), part = hn::Zero(di), due = Sum::most;
     };
     for (int64_t s = 0; s < whole; ++s) step(hn::BitCast(di, hn::LoadU(d8, row + s * bytes)), s);
@@ -277,13 +316,13 @@ CandidatesBySlot scanCodes(const Exec& exec, CodesBlock block, int64_t all, int6
   const int vectors = all <= lanes ? 1 : 2;
   const int64_t width = byRows ? 1 : vectors * lanes;
   const int64_t padded = (block.queries + width - 1) / width * width;
-  const int64_t groups = (scan.cols + 3) / 4, rowGroups = (groups + lanes - 1) / lanes * lanes;
+  const int64_t groups = codeGroups<Sum>(scan.cols), rowGroups = (groups + lanes - 1) / lanes * lanes;
   const AlignedFloats memory(padded * rowGroups);
   int32_t* packed = reinterpret_cast<int32_t*>(memory.data());
   std::fill_n(packed, padded * rowGroups, 0);
   for (int64_t q = 0; q < block.queries; ++q) {
     const uint8_t* bytes = bytesOf(block.first + q);
-    for (int64_t g = 0; g < groups; ++g) {
+    for (int64_t g = 0; 4 * g < scan.cols; ++g) {
       const int64_t at = byRows ? q * rowGroups + g : (q / width * groups + g) * width + q % width;
       std::memcpy(packed + at, bytes + 4 * g, static_cast<size_t>(std::min<int64_t>(4, scan.cols - 4 * g)));
     }
@@ -299,7 +338,7 @@ CandidatesBySlot scanCodes(const Exec& exec, CodesBlock block, int64_t all, int6
       kept[slot] = std::make_unique<Candidates>(block.queries, padded, k, scan.items.count, shifts);
     }
     if (byRows) {
-      scanCodeRows<Sum, kind>(block, *kept[slot], begin, end);
+      scanCodeRows<typename Sum::Single, kind>(block, *kept[slot], begin, end);
     } else if (vectors == 1) {
       scanCodeTiles<Sum, kind, 1>(block, *kept[slot], begin, end);
     } else {

@@ -1,6 +1,7 @@
 // Top-k by 8-bit codes: the scan picks candidates, whose scores are then computed in float64 from the rows themselves.
 //
-// A query is brought to length 1 (only the order counts) and to codes of at most ±63, with a step of its own. With q
+// A query is brought to length 1 (only the order counts) and to codes of at most ±63, with a step of its own; to ±31
+// where nothing is to be proven, which lets two sums of products be added before they are widened. With q
 // the query, x an item, q' and x' what their codes stand for: q·x = q'·x' + q·(x - x') + (q - q')·x', so q·x is at most
 // q'·x' + |x - x'| + ρ|x'|, ρ being the largest |q - q'| of the call. When `proven` is asked for, candidates are chosen
 // by this upper bound instead of by q'·x': where the k-th exact score is above the bound of the worst candidate,
@@ -30,7 +31,8 @@ constexpr double slack = 0x1p-18;  // times the length of an item: more than the
 
 /// The queries of the call as codes.
 struct Int8Queries {
-  Int8Queries(const Exec& exec, const MatrixView& queries, bool l2)
+  /// Codes go from -most to most.
+  Int8Queries(const Exec& exec, const MatrixView& queries, bool l2, int most)
       : codes(queries.rows * queries.cols),
         lengths(queries.rows),
         starts(queries.rows),
@@ -42,7 +44,7 @@ struct Int8Queries {
         const float* x = queries.row(q);
         lengths[q] = std::sqrt(pairDot(x, x, queries.cols));
         const double factor = lengths[q] > 0 ? 1 / lengths[q] : 0;
-        const Int8Row row = quantizeRow(x, queries.cols, factor, 63, 0, codes.data() + q * queries.cols);
+        const Int8Row row = quantizeRow(x, queries.cols, factor, most, 0, codes.data() + q * queries.cols);
         starts[q] = -128 * row.sum;
         steps[q] = row.scale;
         residuals[q] = row.residual;
@@ -117,7 +119,7 @@ Status topkInt8(const Exec& exec, const TopkInt8Args& a) {
     const TopkArgs& t = a.topk;
     const PairScorer scorer(t);
     const bool l2 = t.metric == Metric::l2;
-    const Int8Queries prepared(exec, t.queries, l2);
+    const Int8Queries prepared(exec, t.queries, l2, a.proven ? 63 : 31);
     std::vector<float> bounds, norms;
     bool provable = false;
     if (a.proven) {
@@ -150,10 +152,12 @@ Status topkInt8(const Exec& exec, const TopkInt8Args& a) {
       const auto bytesOf = [&](int64_t q) {
         return reinterpret_cast<const uint8_t*>(prepared.codes.data() + q * t.items.cols);
       };
-      const CandidatesBySlot kept =
-          a.proven || l2
-              ? scanCodes<DotSum, CodeScore::bounded>(exec, block, t.queries.rows, a.candidates, shifts.data(), bytesOf)
-              : scanCodes<DotSum, CodeScore::scaled>(exec, block, t.queries.rows, a.candidates, shifts.data(), bytesOf);
+      const auto scanned = [&]<class Sum, CodeScore kind>() {
+        return scanCodes<Sum, kind>(exec, block, t.queries.rows, a.candidates, shifts.data(), bytesOf);
+      };
+      const CandidatesBySlot kept = a.proven ? scanned.template operator()<DotSum<1>, CodeScore::bounded>()
+                                    : l2     ? scanned.template operator()<DotSum<2>, CodeScore::bounded>()
+                                             : scanned.template operator()<DotSum<2>, CodeScore::scaled>();
       if (exec.cancelled()) return;
       finish(exec, a, scorer, prepared, first, n, scan.items.count, provable, kept);
     }

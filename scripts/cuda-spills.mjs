@@ -31,7 +31,14 @@ const sources = readdirSync(folder).filter((name) => name.endsWith('.cu'));
 /** What ptxas says of each kernel: its mangled name and the bytes it spills. */
 async function compile(source) {
   const options = ['-std=c++20', '-arch=sm_80', '--expt-relaxed-constexpr', '-Xcompiler=-Wall,-Wextra', '-Xptxas=-v'];
-  const args = [...options, '-I', join(root, 'native'), '-cubin', '-o', join(tmpdir(), `topknot-${process.pid}-${source}`)];
+  const args = [
+    ...options,
+    '-I',
+    join(root, 'native'),
+    '-cubin',
+    '-o',
+    join(tmpdir(), `topknot-${process.pid}-${source}`),
+  ];
   const { stdout, stderr } = await promisify(execFile)(nvcc, [...args, join(folder, source)], { maxBuffer: 1 << 26 });
   const text = stdout + stderr;
   const kernels = [];
@@ -53,12 +60,14 @@ const problems = results.flatMap(({ source, warnings }) => warnings.map((line) =
 for (const name of hot) {
   // In a mangled name the length stands before the word.
   const found = kernels.filter((kernel) => kernel.name.includes(`${name.length}${name}`));
-  if (found.length === 0) problems.push(`${name}: no kernel has this name; correct the list in scripts/cuda-spills.mjs`);
+  if (found.length === 0)
+    problems.push(`${name}: no kernel has this name; correct the list in scripts/cuda-spills.mjs`);
   for (const kernel of found.filter((one) => one.spilled > 0))
     problems.push(`${name}: spills ${kernel.spilled} bytes (${kernel.name})`);
 }
 const cold = kernels.filter((kernel) => kernel.spilled > 0 && !hot.some((name) => kernel.name.includes(name)));
-for (const kernel of cold) say(`cuda-spills: not in the list of hot kernels: ${kernel.name} spills ${kernel.spilled} bytes`);
+for (const kernel of cold)
+  say(`cuda-spills: not in the list of hot kernels: ${kernel.name} spills ${kernel.spilled} bytes`);
 for (const problem of problems) console.log(problem);
 console.log(`${kernels.length} kernels of ${sources.length} files, ${problems.length} problems`);
 process.exitCode = problems.length > 0 ? 1 : 0;

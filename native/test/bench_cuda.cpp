@@ -93,7 +93,8 @@ Sparse interactions(int64_t rows, int64_t cols, int64_t entries) {
     const double mean = static_cast<double>(entries) / static_cast<double>(rows);
     const double wanted = mean * std::exp(random.normal() - 0.5);
     std::vector<int32_t> row;
-    for (double n = 0; n < std::min(wanted, static_cast<double>(cols) / 4); ++n) row.push_back(drawn[at++ % drawn.size()]);
+    for (double n = 0; n < std::min(wanted, static_cast<double>(cols) / 4); ++n)
+      row.push_back(drawn[at++ % drawn.size()]);
     std::sort(row.begin(), row.end());
     row.erase(std::unique(row.begin(), row.end()), row.end());
     m.indices.insert(m.indices.end(), row.begin(), row.end());
@@ -130,13 +131,17 @@ class Bench {
     for (int i = 0; i < (tiny_ ? 1 : 7); ++i) samples.push_back(seconds(calls) / static_cast<double>(calls));
     std::sort(samples.begin(), samples.end());
     const double median = samples[samples.size() / 2];
-    std::printf(R"({"case":"%s","size":"%s","name":"topknot","ms":%.6g,"rate":%.6g,"unit":"%s"})" "\n", name,
-                size.c_str(), median * 1e3, work > 0 ? work / median : 0, unit);
+    std::printf(R"({"case":"%s","size":"%s","name":"topknot","ms":%.6g,"rate":%.6g,"unit":"%s"})"
+                "\n",
+                name, size.c_str(), median * 1e3, work > 0 ? work / median : 0, unit);
     std::fflush(stdout);
   }
   /// For what the table lacks: a row without figures.
   bool has(bool slot, const char* name) const {
-    if (!slot) std::printf(R"({"case":"%s","name":"topknot","missing":true})" "\n", name);
+    if (!slot)
+      std::printf(R"({"case":"%s","name":"topknot","missing":true})"
+                  "\n",
+                  name);
     return slot;
   }
 
@@ -199,8 +204,9 @@ void embedding(Bench& bench) {
   const std::vector<int32_t> uniform = draws(entries, rows, 0, 1), zipf = draws(entries, rows, 1.05, 2);
   const BagsView uniformBags{memory.place(uniform), memory.place(offsets), bags, nullptr, -1};
   const double bytes = static_cast<double>(entries * (4 * cols + 4) + bags * 4 * cols) / 1e9;
-  bench.time("embedding bag", "1Mx128 float32 uniform", bytes, "GB/s",
-             [&] { return gpu.embeddingBag(bench.exec(), {view, uniformBags, BagMode::sum, out, nullptr}); });
+  bench.time("embedding bag", "1Mx128 float32 uniform", bytes, "GB/s", [&] {
+    return gpu.embeddingBag(bench.exec(), {view, uniformBags, BagMode::sum, out, nullptr});
+  });
 
   // Backward: grouping belongs to it.
   std::vector<int32_t> bagOf(entries);
@@ -218,25 +224,26 @@ void embedding(Bench& bench) {
   memory.fetch(sorted, order);
   for (int32_t& entry : sorted) entry = bagOf[entry];
   check(gpu.upload(bench.exec(), entryBags, sorted.data(), sorted.size() * sizeof(int32_t)));
-  float *means = memory.place(std::vector<float>(rows * cols)), *squares = memory.place(std::vector<float>(rows * cols));
+  float *means = memory.place(std::vector<float>(rows * cols)),
+        *squares = memory.place(std::vector<float>(rows * cols));
   for (const auto& [optimizer, name] : {std::pair{EmbeddingOptimizer::sgd, "1.05M lookups, 128, zipf 1.05, SGD"},
                                         std::pair{EmbeddingOptimizer::adam, "1.05M lookups, 128, zipf 1.05, Adam"}}) {
-    const EmbeddingUpdateArgs update{.rows = {gradient, entries, {entryBags, starts, groups[0], nullptr, -1}, found,
-                                              order, nullptr},
-                                     .optimizer = optimizer,
-                                     .rate = 1e-3f,
-                                     .epsilon = 1e-8f,
-                                     .beta1 = 0.9f,
-                                     .beta2 = 0.999f,
-                                     .correction1 = 0.1f,
-                                     .correction2 = 0.001f,
-                                     .table = table,
-                                     .format = RowFormat::float32,
-                                     .sums = means,
-                                     .means = means,
-                                     .squares = squares,
-                                     .seed = 1,
-                                     .step = 1};
+    const EmbeddingUpdateArgs update{
+        .rows = {gradient, entries, {entryBags, starts, groups[0], nullptr, -1}, found, order, nullptr},
+        .optimizer = optimizer,
+        .rate = 1e-3f,
+        .epsilon = 1e-8f,
+        .beta1 = 0.9f,
+        .beta2 = 0.999f,
+        .correction1 = 0.1f,
+        .correction2 = 0.001f,
+        .table = table,
+        .format = RowFormat::float32,
+        .sums = means,
+        .means = means,
+        .squares = squares,
+        .seed = 1,
+        .step = 1};
     bench.time("embedding backward", name, 0, "", [&] {
       const Status status = gpu.embeddingGroup(bench.exec(), group);
       return status.ok() ? gpu.embeddingUpdate(bench.exec(), update) : status;
@@ -311,7 +318,12 @@ void choleskySolve(Bench& bench) {
     for (int64_t b = 0; b < batch; ++b) {
       for (int64_t i = 0; i < n; ++i) a[(b * n + i) * n + i] = static_cast<float>(n);  // the diagonal dominates
     }
-    const CholeskySolveArgs args{Precision::float32, batch, n, 1, memory.place(a), false,
+    const CholeskySolveArgs args{Precision::float32,
+                                 batch,
+                                 n,
+                                 1,
+                                 memory.place(a),
+                                 false,
                                  memory.place(numbers<float>(batch * n, 2)),
                                  memory.place(std::vector<float>(batch * n)),
                                  memory.place(std::vector<int32_t>(batch))};

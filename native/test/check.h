@@ -1,5 +1,5 @@
-// A test is a function registered by TEST(name); CHECK(condition) records a failure and goes on. A test program runs all
-// its tests, or those that its arguments name.
+// A test is a function registered by TEST(name); CHECK(condition) records a failure and goes on. A test program runs
+// all its tests, or those that its arguments name.
 #pragma once
 #include <cstdio>
 #include <cstring>

@@ -102,8 +102,8 @@ HWY_INLINE int32_t fourBytes(const uint8_t* from) {
   return x;
 }
 
-/// sums[r][v] = starts of vector v + the sum of row r and its queries; rows are `groups` times four bytes, a multiple of
-/// Sum::steps.
+/// sums[r][v] = starts of vector v + the sum of row r and its queries; rows are `groups` times four bytes, a multiple
+/// of Sum::steps.
 template <class Sum, int V, int R>
 HWY_INLINE void sumTile(const int32_t* HWY_RESTRICT panel, const uint8_t* HWY_RESTRICT rows, int64_t groups,
                         const int32_t* HWY_RESTRICT starts, Ints (&sums)[R][V]) {

@@ -1,7 +1,7 @@
 // Products of matrices: square ones, and the layers of a network (rows × inputs → outputs, weights transposed).
 import { matmul, tensor } from '../../dist/index.js';
 import { gaussians } from '../data/random.mjs';
-import { openBlas } from '../peers/openblas.mjs';
+import { openBlas, settleMs } from '../peers/openblas.mjs';
 
 export const name = 'matmul';
 
@@ -69,7 +69,7 @@ export async function peers({ a, b }, size, { open, threads }) {
   if (!peer) return [];
   await peer.run();
   expectRow('openblas', a, b, size, 0, await peer.row());
-  return [{ name: 'openblas', run: peer.run, close: peer.close }];
+  return [{ name: 'openblas', run: peer.run, close: peer.close, settleMs }];
 }
 
 export function teardown({ left, right, small }) {

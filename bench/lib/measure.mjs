@@ -11,8 +11,9 @@ const warmBelowMs = 20;
 
 /**
  * Runs every contestant in rounds, each taking a turn, until the first has been timed for `budgetMs` and at least
- * `minRounds` rounds are done. A contestant is `{ name, run, watchLoop? }`; `run` is one call to time, or returns
+ * `minRounds` rounds are done. A contestant is `{ name, run, watchLoop?, settleMs? }`; `run` is one call to time, or returns
  * `{ ms: number[] }` when it has timed itself. Others take two turns, and more until they have used twice the budget.
+ * `settleMs` is how long a contestant's threads still spin when its turn is over; nobody is timed meanwhile.
  *
  * @returns a Map from name to `{ samples, loopDelayMs, otherCores }`: milliseconds of each call; the p99 of the
  * event-loop delay meanwhile, null when unwatched or too short to sample; the cores that other processes used meanwhile.
@@ -71,4 +72,5 @@ async function turn(contestant, state) {
   state.samples.push(...fresh);
   state.typicalMs = quantile(fresh, 0.5);
   state.turns++;
+  if (contestant.settleMs) await new Promise((resolve) => setTimeout(resolve, contestant.settleMs));
 }

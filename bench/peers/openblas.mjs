@@ -7,6 +7,9 @@ import { openPython } from './python.mjs';
 
 const script = fileURLToPath(new URL('./numpy_matmul.py', import.meta.url));
 
+/** OpenBLAS's threads spin for 2^26 cycles after a call. */
+export const settleMs = 40;
+
 /**
  * `{ version, run, row, close }`: run() is one product and gives its own time as `{ ms: [...] }`; row() the first row of
  * the last one. Needs a Python ($NUMPY_PYTHON, else python3) that can import numpy.

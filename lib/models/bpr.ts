@@ -1,13 +1,13 @@
 import { boolean, finite, integer, knownOptions, oneOf, positive } from '../check.js';
 import type { Id } from '../data/ids.js';
 import { TopknotError } from '../errors.js';
-import { type JobOptions, onlyJob, runJob } from '../job.js';
+import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
 import { full, Tensor } from '../tensor.js';
 import { gatherRows } from './als-rows.js';
 import { FactorModel, type FittedFactors } from './factor-model.js';
-import { type History, type HistoryRows, historyMatrix, historyRows } from './history.js';
+import { type History, type HistoryRows, historyMatrix } from './history.js';
 import { checkedInteractions, type Fittable, type Fitted, stats } from './model.js';
 import { readModel, restored } from './persist.js';
 
@@ -150,14 +150,9 @@ export class BPR<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
    * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID; ERR_VALUE for an empty history or a weight that is not positive
    */
   async foldIn(history: History<I>, options: JobOptions = {}): Promise<Float32Array> {
-    const state = this.state;
-    onlyJob(options);
-    await state.items.ready();
-    const rows = historyRows(state.items, history);
-    const found = await runJob('query', options, (control) =>
+    return this.folded(history, options, (state, rows, control) =>
       native.bprFold(control, ...this.#foldArguments(state, rows)),
     );
-    return new Tensor<'float32'>(found).data();
   }
 
   /** The items' biases, float32 [items], where the option `biases` asked for them. @throws ERR_NOT_FITTED */

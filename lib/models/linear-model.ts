@@ -1,12 +1,12 @@
 import type { CsrHandles } from '../csr.js';
 import type { Id } from '../data/ids.js';
-import { type JobOptions, onlyJob, runJob } from '../job.js';
+import type { JobOptions } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
 import { nativeFilter } from '../ops/item-filter.js';
 import { Tensor } from '../tensor.js';
 import { type Empty, expectInteractions } from './explain.js';
-import { type History, type HistoryRows, historyRows } from './history.js';
+import type { History, HistoryRows } from './history.js';
 import { type Fitted, Model, type Query } from './model.js';
 import type { RowFilter, TopKRows } from './recommender.js';
 
@@ -38,14 +38,9 @@ export abstract class LinearModel<U extends Id, I extends Id, S extends FittedLi
    * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID; ERR_VALUE for an empty history or a weight that is not positive
    */
   async foldIn(history: History<I>, options: JobOptions = {}): Promise<Float32Array> {
-    const state = this.state;
-    onlyJob(options);
-    await state.items.ready();
-    const rows = historyRows(state.items, history);
-    const scores = await runJob('query', options, async (control) =>
+    return this.folded(history, options, async (state, rows, control) =>
       native.linearScores(control, await this.fold(state, rows, control), undefined, this.weights(state)),
     );
-    return new Tensor<'float32'>(scores).data();
   }
 
   /** @internal */

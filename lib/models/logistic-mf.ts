@@ -1,12 +1,12 @@
 import { finite, integer, knownOptions } from '../check.js';
 import type { Id, Ids } from '../data/ids.js';
-import { type JobOptions, onlyJob, runJob } from '../job.js';
+import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
 import { full, Tensor } from '../tensor.js';
 import { gatherRows } from './als-rows.js';
 import { FactorModel, type FittedFactors } from './factor-model.js';
-import { type History, type HistoryRows, historyMatrix, historyRows } from './history.js';
+import { type History, type HistoryRows, historyMatrix } from './history.js';
 import { checkedInteractions, type Fittable, type Fitted } from './model.js';
 import { readModel, restored } from './persist.js';
 
@@ -108,14 +108,10 @@ export class LogisticMF<U extends Id = Id, I extends Id = Id> extends FactorMode
    * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID; ERR_VALUE for an empty history or a weight that is not positive
    */
   async foldIn(history: History<I>, options: JobOptions = {}): Promise<Float32Array> {
-    const state = this.state;
-    onlyJob(options);
-    await state.items.ready();
-    const rows = historyRows(state.items, history);
-    const found = await runJob('query', options, (control) =>
+    const found = await this.folded(history, options, (state, rows, control) =>
       native.logisticMfFold(control, ...this.#foldArguments(state, rows)),
     );
-    return (await new Tensor<'float32'>(found).data()).slice(0, this.options.factors);
+    return found.slice(0, this.options.factors);
   }
 
   /** The users' biases, float32 [users]. @throws ERR_NOT_FITTED */

@@ -9,7 +9,7 @@ import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
 import { allowedBits, type ItemFilter } from '../ops/item-filter.js';
 import { inSlices } from '../slices.js';
-import type { Tensor } from '../tensor.js';
+import { Tensor } from '../tensor.js';
 import { type History, type HistoryRows, historyRows } from './history.js';
 import { type Saved, writeModel } from './persist.js';
 import type { RowFilter, Scorer, TopKRows } from './recommender.js';
@@ -217,6 +217,22 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
   /** @internal The fit that another one starts from. */
   protected startOf(previous: S | undefined, options: { warmStart?: boolean | undefined }): S | undefined {
     return boolean('warmStart', options.warmStart ?? false) ? (previous ?? this.state) : undefined;
+  }
+
+  /**
+   * @internal What `fold` makes of a history: the body of `foldIn`. `unrated` as `historyRows` takes it.
+   */
+  protected async folded(
+    history: History<I>,
+    options: JobOptions,
+    fold: (state: S, rows: HistoryRows, control: Control) => Promise<Query>,
+    unrated?: number,
+  ): Promise<Float32Array> {
+    const state = this.state;
+    onlyJob(options);
+    await state.items.ready();
+    const rows = historyRows(state.items, history, unrated);
+    return new Tensor<'float32'>((await runJob('query', options, (c) => fold(state, rows, c))) as Handle).data();
   }
 
   /** @internal Builds a state, one at a time; it takes the place of the last one only when it is complete. */

@@ -1,10 +1,10 @@
 import type { Id } from '../data/ids.js';
-import { type JobOptions, onlyJob, runJob } from '../job.js';
+import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
 import { Tensor } from '../tensor.js';
 import { FactorModel, type FittedFactors } from './factor-model.js';
-import { type History, type HistoryRows, historyMatrix, historyRows } from './history.js';
+import { type History, type HistoryRows, historyMatrix } from './history.js';
 import type { Fitted } from './model.js';
 
 /**
@@ -73,12 +73,8 @@ export abstract class RatingModel<
    * @example await model.foldIn([{ item: 'Alien', weight: 5 }, { item: 'Cats', weight: 1 }]);
    */
   async foldIn(history: History<I>, options: JobOptions = {}): Promise<RatingVector> {
-    const state = this.state;
-    onlyJob(options);
-    await state.items.ready();
-    const rows = historyRows(state.items, history, state.mean);
-    const row = await runJob('query', options, (control) => this.fold(state, rows, control));
-    const all = await new Tensor<'float32'>(row).data();
+    const fold = (state: S, rows: HistoryRows, control: Control) => this.fold(state, rows, control);
+    const all = await this.folded(history, options, fold, this.state.mean);
     return { vector: all.slice(0, -2), bias: all.at(-2)! };
   }
 

@@ -33,13 +33,23 @@ int64_t freeBytes(Device device);
 /// Turns a failed status into the Error it stands for.
 void check(const Status& status);
 
-/// Runs a slot of the table: run(backend, &Backend::topk, "topk", exec, args).
 template <typename Args>
-void run(const Backend& backend, Status (*Backend::*slot)(const Exec&, const Args&), const char* name, const Exec& exec,
-         const Args& args) {
+using Slot = Status (*Backend::*)(const Exec&, const Args&);
+
+/// Runs a slot of one table.
+template <typename Args>
+void run(const Backend& backend, Slot<Args> slot, const char* name, const Exec& exec, const Args& args) {
   require(backend.*slot != nullptr, ErrorCode::device, name, " is not available on device '", backend.name,
           "' yet: use device 'cpu'");
   check((backend.*slot)(exec, args));
+}
+
+/// Runs a kernel on a device: run(x.device(), &Backend::softmax, "softmax", exec, args). On CUDA it is issued in order
+/// and this returns before it ends.
+template <typename Args>
+void run(Device device, Slot<Args> slot, const char* name, Exec exec, const Args& args) {
+  exec.device = device.index;
+  run(backendOf(device), slot, name, exec, args);
 }
 
 }  // namespace topknot

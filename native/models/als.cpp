@@ -57,8 +57,7 @@ float bonus(const AlsOptions& o) {
 
 Tensor gramOf(Job& job, const Tensor& factors, float scale = 1) {
   const Tensor out = Tensor::host<float>({factors.cols(), factors.cols()});
-  run(backendOf(factors.device()), &Backend::gram, "gram", job.exec(),
-      GramArgs{view(factors), scale, out.data<float>()});
+  run(factors.device(), &Backend::gram, "gram", job.exec(), GramArgs{view(factors), scale, out.data<float>()});
   job.checkCancelled();
   return out;
 }
@@ -82,11 +81,11 @@ void solve(Job& job, const Csr& rows, const std::vector<float>& reg, const Tenso
   const AlsArgs args{rows.view(),      view(fixed), weightedGram.data<float>(),
                      reg.data(),       bonus(o),    static_cast<int32_t>(o.cgSteps),
                      out.data<float>()};
-  const Backend& backend = backendOf(fixed.device());
+  const Device device = fixed.device();
   if (o.solver == AlsSolver::cholesky) {
-    run(backend, &Backend::alsCholesky, "alsCholesky", job.exec(), args);
+    run(device, &Backend::alsCholesky, "alsCholesky", job.exec(), args);
   } else {
-    run(backend, &Backend::alsCg, "alsCg", job.exec(), args);
+    run(device, &Backend::alsCg, "alsCg", job.exec(), args);
   }
   job.checkCancelled();
 }
@@ -137,7 +136,7 @@ AlsFactors alsFit(Job& job, Csr users, Csr items, std::optional<Tensor> userFact
     itemGram = gramOf(job, out.itemFactors);
     if (o.computeLoss) {
       double loss = 0;
-      run(backendOf(out.userFactors.device()), &Backend::alsLoss, "alsLoss", job.exec(),
+      run(out.userFactors.device(), &Backend::alsLoss, "alsLoss", job.exec(),
           AlsLossArgs{users.view(), view(out.userFactors), view(out.itemFactors), itemGram.data<float>(),
                       static_cast<float>(o.unobservedWeight), bonus(o), &loss});
       job.checkCancelled();

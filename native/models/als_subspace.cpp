@@ -27,7 +27,7 @@ void solveSubspaces(Job& job, const Csr& rows, const std::vector<float>& reg, co
                     float bonus, int64_t blockSize, const Tensor& out) {
   const int64_t f = fixed.cols();
   const CsrView v = rows.view();
-  const Backend& backend = backendOf(fixed.device());
+  const Device device = fixed.device();
   for (int64_t u = 0; u < v.rows; ++u) {
     if (v.indptr[u] == v.indptr[u + 1]) std::fill_n(out.data<float>() + u * f, f, 0.0f);
   }
@@ -40,8 +40,7 @@ void solveSubspaces(Job& job, const Csr& rows, const std::vector<float>& reg, co
   float *offset = offsets.data<float>(), *step = steps.data<float>(), *y = fixedBlock.data<float>();
 
   const auto addScores = [&](const MatrixView& left, const MatrixView& right, bool add) {
-    run(backend, &Backend::csrScores, "csrScores", job.exec(),
-        CsrScoresArgs{v, left, right, add, scores.data<float>()});
+    run(device, &Backend::csrScores, "csrScores", job.exec(), CsrScoresArgs{v, left, right, add, scores.data<float>()});
     job.checkCancelled();
   };
   addScores(view(out), view(fixed), false);
@@ -56,13 +55,13 @@ void solveSubspaces(Job& job, const Csr& rows, const std::vector<float>& reg, co
     eachRow(job, out, begin, offset, size, [&](const float* x, float* to, int64_t u) {
       for (int64_t k = 0; k < size; ++k) to[k] = -reg[static_cast<size_t>(u)] * x[k];
     });
-    run(backend, &Backend::matmul, "matmul", job.exec(),
+    run(device, &Backend::matmul, "matmul", job.exec(),
         MatmulArgs{v.rows, size, f, {out.data<float>(), f}, {gram.data<float>() + begin, f}, offset, size, -1, 1});
     eachRow(job, fixed, begin, y, size, [&](const float* from, float* to, int64_t) { std::copy_n(from, size, to); });
     for (int64_t i = 0; i < size; ++i) {
       std::copy_n(gram.data<float>() + (begin + i) * f + begin, size, blockGram.data<float>() + i * size);
     }
-    run(backend, &Backend::alsCholesky, "alsCholesky", job.exec(),
+    run(device, &Backend::alsCholesky, "alsCholesky", job.exec(),
         AlsArgs{v,
                 {y, fixed.rows(), size},
                 blockGram.data<float>(),

@@ -49,7 +49,7 @@ void descend(Job& job, const Csr& users, const Csr& items, const BiasedMfOptions
   for (int64_t epoch = 0; epoch < o.iterations; ++epoch) {
     blocks.shuffle(job, o.seed, epoch);
     const double rate = o.learningRate * std::pow(o.learningRateDecay, static_cast<double>(epoch));
-    run(backendOf(x.device()), &Backend::ratingSgd, "ratingSgd", job.exec(),
+    run(x.device(), &Backend::ratingSgd, "ratingSgd", job.exec(),
         RatingSgdArgs{blocks.entries.data(), blocks.borders.data(), blocks.rounds.data(), blocks.strata,
                       x.data<float>(), y.data<float>(), o.factors, x.cols(), static_cast<float>(rate),
                       static_cast<float>(o.regularization), errors.data()});

@@ -47,7 +47,7 @@ BprOutcome runTasks(Job& job, BprArgs args, const std::vector<BprTask>& tasks) {
   args.tasks = tasks.data();
   args.taskCount = static_cast<int64_t>(tasks.size());
   args.outcomes = outcomes.data();
-  run(backendOf({}), &Backend::bpr, "bpr", job.exec(), args);
+  run(cpuBackend(), &Backend::bpr, "bpr", job.exec(), args);
   job.checkCancelled();
   BprOutcome sum{};
   for (const BprOutcome& o : outcomes) {

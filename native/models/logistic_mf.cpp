@@ -60,7 +60,7 @@ void sweep(Job& job, const Side& side, const Tensor& otherFactors, const Tensor&
   args.alpha = static_cast<float>(o.alpha);
   args.rate = static_cast<float>(o.learningRate);
   args.regularization = static_cast<float>(o.regularization);
-  run(backendOf(side.factors.device()), &Backend::logisticMf, "logisticMf", job.exec(), args);
+  run(side.factors.device(), &Backend::logisticMf, "logisticMf", job.exec(), args);
   job.checkCancelled();
 }
 

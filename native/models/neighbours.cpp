@@ -152,7 +152,7 @@ Csr neighbours(Job& job, Csr rows, NeighbourIndex index, bool self, NeighbourOpt
                               .k = k,
                               .ids = ids.data<int32_t>() + first * k,
                               .scores = scores.data<float>() + first * k};
-    run(backendOf(rows.values.device()), &Backend::neighbours, "neighbours", job.exec(), args);
+    run(rows.values.device(), &Backend::neighbours, "neighbours", job.exec(), args);
     job.checkCancelled();
     job.progress({static_cast<double>(first + a.rows), static_cast<double>(rows.rows()), std::nan("")});
   }

@@ -82,7 +82,7 @@ Tensor modelRows(Job& job, const Tensor& training, int64_t factors, RatingSide s
 
 double squaredError(Job& job, const Csr& ratings, const Tensor& users, const Tensor& items) {
   const Tensor scores = Tensor::host<float>({ratings.nnz()});
-  run(backendOf(users.device()), &Backend::csrScores, "csrScores", job.exec(),
+  run(users.device(), &Backend::csrScores, "csrScores", job.exec(),
       CsrScoresArgs{ratings.view(), view(users), view(items), false, scores.data<float>()});
   job.checkCancelled();
   const float *values = ratings.values.data<float>(), *predicted = scores.data<float>();
@@ -149,7 +149,7 @@ Tensor ratingSolve(Job& job, Csr rows, Tensor fixed, RatingSide side, double mea
   args.reg = lambdas.data();
   args.out = solved.data<float>();
   args.targets = targets.data();
-  run(backendOf(fixed.device()), &Backend::alsCholesky, "alsCholesky", job.exec(), args);
+  run(fixed.device(), &Backend::alsCholesky, "alsCholesky", job.exec(), args);
   job.checkCancelled();
 
   const Tensor out = Tensor::host<float>({rows.rows(), factors + 2});

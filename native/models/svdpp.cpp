@@ -113,7 +113,7 @@ Tensor svdppFold(Job& job, Csr rows, Tensor itemRows, Tensor implicit, double me
   // What the y_j predict is taken off the ratings; the rest is explained by p_u and b_u.
   const Tensor fromItems = svdppUsers(job, rows, Tensor::host(DType::float32, {rows.rows(), f + 2}, true), implicit);
   const Tensor predicted = Tensor::host<float>({rows.nnz()});
-  run(backendOf(itemRows.device()), &Backend::csrScores, "csrScores", job.exec(),
+  run(itemRows.device(), &Backend::csrScores, "csrScores", job.exec(),
       CsrScoresArgs{rows.view(), view(fromItems), view(itemRows), false, predicted.data<float>()});
   job.checkCancelled();
   Csr rest = rows;
@@ -188,7 +188,7 @@ SvdppRows svdppFit(Job& job, Csr users, Csr items, std::optional<Tensor> userRow
     for (const int32_t b : order) {
       const Batch& batch = batches[static_cast<size_t>(b)];
       const int64_t count = static_cast<int64_t>(batch.users.size());
-      run(backendOf(p.device()), &Backend::svdpp, "svdpp", job.exec(),
+      run(p.device(), &Backend::svdpp, "svdpp", job.exec(),
           SvdppArgs{ratings.view(), batch.users.data(), count, batch.starts.data(), batch.entries.data(),
                     batch.runs.data(), static_cast<int64_t>(batch.runs.size()) - 1, p.data<float>(), q.data<float>(),
                     y.data<float>(), f, stride, static_cast<float>(rate), static_cast<float>(o.regularization),

@@ -267,7 +267,7 @@ AttentionResult attention(Stream& stream, Tensor q, Tensor k, Tensor v, Attentio
                              .out = result.out.data<void>(),
                              .logSumExp = result.logSumExp.data<float>(),
                              .notFinite = &notFinite};
-    run(backendOf(call.q().device()), &Backend::attention, "attention", exec, args);
+    run(call.q().device(), &Backend::attention, "attention", exec, args);
     if (notFinite) call.failNotFinite();
   });
   return result;
@@ -304,7 +304,7 @@ AttentionGradients attentionBackward(Stream& stream, Tensor outGradient, Tensor 
                                      .vGradient = result.v.data<void>(),
                                      .biasGradient = result.bias ? result.bias->data<float>() : nullptr,
                                      .notFinite = &notFinite};
-    run(backendOf(call.q().device()), &Backend::attentionBackward, "attentionBackward", exec, args);
+    run(call.q().device(), &Backend::attentionBackward, "attentionBackward", exec, args);
     if (!notFinite) return;
     expectFinite(logSumExp, "logSumExp", true);
     call.failNotFinite({{&outGradient, "outGradient"}, {&out, "out"}});

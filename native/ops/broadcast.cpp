@@ -56,7 +56,7 @@ Broadcast Broadcast::merged() const {
   return out;
 }
 
-void sumRepeated(const Exec& exec, const Backend& backend, const float* x, std::span<const int64_t> from,
+void sumRepeated(const Exec& exec, Device device, const float* x, std::span<const int64_t> from,
                  std::span<const int64_t> to, float* out) {
   std::vector<int64_t> dims(from.begin(), from.end());
   const std::vector<int64_t> target = padded(to, dims.size());
@@ -76,7 +76,7 @@ void sumRepeated(const Exec& exec, const Backend& backend, const float* x, std::
     Tensor next = Tensor::host<float>({args.outer * args.inner});
     ReduceArgs into = args;
     into.out = next.data<float>();
-    run(backend, &Backend::reduce, "reduce", exec, into);
+    run(device, &Backend::reduce, "reduce", exec, into);
     std::fill(dims.begin() + static_cast<int64_t>(i), dims.begin() + static_cast<int64_t>(end), 1);
     sums = next, x = sums.data<float>();
   }

@@ -3,8 +3,8 @@
 #include <span>
 #include <vector>
 
-#include "backend/backend.h"
 #include "core/tensor.h"
+#include "core/thread_pool.h"
 
 namespace topknot {
 
@@ -21,7 +21,7 @@ struct Broadcast {
 };
 
 /// out = x [from] summed over what `to` repeats: the gradient of a repeated operand. `to` broadcasts to `from`.
-void sumRepeated(const Exec& exec, const Backend& backend, const float* x, std::span<const int64_t> from,
+void sumRepeated(const Exec& exec, Device device, const float* x, std::span<const int64_t> from,
                  std::span<const int64_t> to, float* out);
 
 }  // namespace topknot

@@ -19,7 +19,7 @@ void combine(const Exec& exec, Binary function, const Tensor& a, const Tensor& b
   std::copy(full.dims.begin(), full.dims.end(), args.dims);
   std::copy(full.aStride.begin(), full.aStride.end(), args.aStride);
   std::copy(full.bStride.begin(), full.bStride.end(), args.bStride);
-  run(backendOf(a.device()), &Backend::binary, "binary", exec, args);
+  run(a.device(), &Backend::binary, "binary", exec, args);
 }
 
 Tensor combined(const Exec& exec, Binary function, const Tensor& a, const Tensor& b) {
@@ -70,7 +70,7 @@ Tensor unary(Stream& stream, Tensor x, Unary function) {
   out.pending = stream.enqueue([=](const Exec& exec) {
     waitFor(x);
     const UnaryArgs args{function, x.data<float>(), x.count(), out.data<float>()};
-    run(backendOf(x.device()), &Backend::unary, "unary", exec, args);
+    run(x.device(), &Backend::unary, "unary", exec, args);
   });
   return out;
 }
@@ -89,7 +89,7 @@ Tensor unaryBackward(Stream& stream, Tensor outGradient, Tensor x, Unary functio
                                  .count = x.count(),
                                  .fromOut = false,
                                  .out = out.data<float>()};
-    run(backendOf(x.device()), &Backend::unaryGradient, "unaryGradient", exec, args);
+    run(x.device(), &Backend::unaryGradient, "unaryGradient", exec, args);
   });
   return out;
 }
@@ -115,8 +115,7 @@ BinaryGradients binaryBackward(Stream& stream, Tensor outGradient, Tensor a, Ten
     out.pending = stream.enqueue([=](const Exec& exec) {
       waitFor({&outGradient, &a, &b});
       const Tensor full = slope(exec, function, first, outGradient, a, b);
-      sumRepeated(exec, backendOf(a.device()), full.data<float>(), full.shape.dims(), x.shape.dims(),
-                  out.data<float>());
+      sumRepeated(exec, a.device(), full.data<float>(), full.shape.dims(), x.shape.dims(), out.data<float>());
     });
     return out;
   };

@@ -48,13 +48,13 @@ void expectRowNumbers(const std::optional<Tensor>& t, const char* name, int64_t 
 void gatherInto(const Exec& exec, const EmbeddingRows& table, const Tensor& ids, Tensor& out) {
   const TableView view = readyTable(table);
   const Tensor rows = readyIds(exec, ids, view.rows);
-  run(backendOf(table.data.device()), &Backend::gather, "gather", exec,
+  run(table.data.device(), &Backend::gather, "gather", exec,
       GatherArgs{view, rows.data<int32_t>(), rows.count(), out.buffer->data()});
 }
 
 void bagInto(const Exec& exec, const EmbeddingRows& table, Bags& bags, BagMode mode, Tensor& out) {
   const TableView view = readyTable(table);
-  run(backendOf(table.data.device()), &Backend::embeddingBag, "embeddingBag", exec,
+  run(table.data.device(), &Backend::embeddingBag, "embeddingBag", exec,
       EmbeddingBagArgs{view, bags.ready(exec), mode, out.data<float>(), nullptr});
 }
 

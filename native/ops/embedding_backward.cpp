@@ -140,7 +140,7 @@ QuantizedRows embeddingQuantize(Job& job, Tensor table, int64_t bits) {
           text(table.shape));
   QuantizedRows out{bits == 8 ? Tensor::host<int8_t>({rows, cols}) : Tensor::host<uint8_t>({rows, cols / 2}),
                     Tensor::host<float>({rows}), Tensor::host<float>({rows})};
-  run(backendOf(table.device()), &Backend::embeddingQuantize, "embeddingQuantize", job.exec(),
+  run(table.device(), &Backend::embeddingQuantize, "embeddingQuantize", job.exec(),
       EmbeddingQuantizeArgs{table.data<float>(), rows, cols, bits == 8 ? RowFormat::int8 : RowFormat::int4,
                             out.data.buffer->data(), out.scale.data<float>(), out.bias.data<float>()});
   job.checkCancelled();

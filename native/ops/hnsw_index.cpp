@@ -43,11 +43,10 @@ HnswIndex::HnswIndex(const HnswOptions& options, int64_t dims)
 
 HnswVectors HnswIndex::view() const {
   HnswVectors vectors{rows_.data<float>(), stride_, nullptr, nullptr};
-  const Backend& backend = backendOf(Device{});
   const bool cosine = options_.metric == Metric::cosine;
   for (const VectorDistanceArgs& args : {VectorDistanceArgs{cosine ? Metric::cosine : Metric::l2, &vectors.between},
                                          VectorDistanceArgs{options_.metric, &vectors.toQuery}})
-    run(backend, &Backend::vectorDistance, "vectorDistance", Exec{}, args);
+    run(cpuBackend(), &Backend::vectorDistance, "vectorDistance", Exec{}, args);
   return vectors;
 }
 

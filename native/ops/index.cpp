@@ -39,7 +39,7 @@ TopkResult searchBits(Job& job, const Tensor& queries, const IndexSegment& s, in
                             .filter = checked({s.allowed, {}, {}}, queries.rows(), s.vectors.rows()),
                             .ids = found.ids.data<int32_t>(),
                             .scores = found.scores.data<float>()};
-  run(backendOf(s.vectors.device()), &Backend::topkBinary, "topkBinary", job.exec(), args);
+  run(s.vectors.device(), &Backend::topkBinary, "topkBinary", job.exec(), args);
   job.checkCancelled();
   return found;
 }
@@ -89,7 +89,7 @@ TopkResult searchCodes(Job& job, const Tensor& queries, const IndexSegment& s, i
                           .residuals = s.codes->residuals.data<float>(),
                           .candidates = options.rescore < rows / k ? options.rescore * k : rows,
                           .proven = proven ? proven->data<uint8_t>() : nullptr};
-  run(backendOf(s.vectors.device()), &Backend::topkInt8, "topkInt8", job.exec(), args);
+  run(s.vectors.device(), &Backend::topkInt8, "topkInt8", job.exec(), args);
   job.checkCancelled();
   if (proven) searchUnproven(job, queries, s, k, options.metric, *proven, found);
   return found;
@@ -182,7 +182,7 @@ Int8Codes int8Codes(Job& job, Tensor vectors, bool unit) {
                            .codes = out.codes.data<uint8_t>(),
                            .scales = out.scales.data<float>(),
                            .residuals = out.residuals.data<float>()};
-  run(backendOf(vectors.device()), &Backend::int8Codes, "int8Codes", job.exec(), args);
+  run(vectors.device(), &Backend::int8Codes, "int8Codes", job.exec(), args);
   job.checkCancelled();
   return out;
 }

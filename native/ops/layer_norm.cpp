@@ -45,7 +45,7 @@ Tensor layerNorm(Stream& stream, Tensor x, std::optional<Tensor> weight, std::op
                              .cols = cols,
                              .eps = static_cast<float>(eps),
                              .out = out.data<float>()};
-    run(backendOf(x.device()), &Backend::layerNorm, "layerNorm", exec, args);
+    run(x.device(), &Backend::layerNorm, "layerNorm", exec, args);
   });
   return out;
 }
@@ -71,7 +71,7 @@ LayerNormGradients layerNormBackward(Stream& stream, Tensor outGradient, Tensor 
                                      .out = result.x.data<float>(),
                                      .weightGradient = result.weight ? result.weight->data<float>() : nullptr,
                                      .biasGradient = result.bias ? result.bias->data<float>() : nullptr};
-    run(backendOf(x.device()), &Backend::layerNormGradient, "layerNormGradient", exec, args);
+    run(x.device(), &Backend::layerNormGradient, "layerNormGradient", exec, args);
   });
   result.x.pending = pending;
   if (result.weight) result.weight->pending = pending;

@@ -130,7 +130,7 @@ Solution solveByCholesky(Stream& stream, Tensor matrix, const char* name, bool f
         [a, b, rhs, factored, x = result.x, status = result.status](const Exec& exec) {
           wait(a.tensor);
           wait(b);
-          run(backendOf(a.tensor.device()), &Backend::choleskySolve, "choleskySolve", exec,
+          run(a.tensor.device(), &Backend::choleskySolve, "choleskySolve", exec,
               CholeskySolveArgs{a.precision, a.batch, a.rows, rhs, a.data(), factored, b.buffer->data(),
                                 x.buffer->data(), status.data<int32_t>()});
         });
@@ -147,7 +147,7 @@ Factor cholesky(Stream& stream, Tensor a, LinalgOptions options) {
   queue(stream, in, "a", options, describePositiveDefinite, result.status, {&result.factor},
         [in, result](const Exec& exec) {
           wait(in.tensor);
-          run(backendOf(in.tensor.device()), &Backend::cholesky, "cholesky", exec,
+          run(in.tensor.device(), &Backend::cholesky, "cholesky", exec,
               CholeskyArgs{in.precision, in.batch, in.rows, in.data(), result.factor.buffer->data(),
                            result.status.data<int32_t>()});
         });
@@ -169,7 +169,7 @@ Solution luSolve(Stream& stream, Tensor a, Tensor b, LinalgOptions options) {
   queue(stream, in, "a", options, describeSingular, result.status, {&result.x}, [in, b, rhs, result](const Exec& exec) {
     wait(in.tensor);
     wait(b);
-    run(backendOf(in.tensor.device()), &Backend::luSolve, "luSolve", exec,
+    run(in.tensor.device(), &Backend::luSolve, "luSolve", exec,
         LuSolveArgs{in.precision, in.batch, in.rows, rhs, in.data(), b.buffer->data(), result.x.buffer->data(),
                     result.status.data<int32_t>()});
   });
@@ -182,7 +182,7 @@ QrFactors qr(Stream& stream, Tensor a, LinalgOptions options) {
   queue(stream, in, "a", options, describeCommon, result.status, {&result.q, &result.r},
         [in, result](const Exec& exec) {
           wait(in.tensor);
-          run(backendOf(in.tensor.device()), &Backend::qr, "qr", exec,
+          run(in.tensor.device(), &Backend::qr, "qr", exec,
               QrArgs{in.precision, in.batch, in.rows, in.cols, in.data(), result.q.buffer->data(),
                      result.r.buffer->data(), result.status.data<int32_t>()});
         });
@@ -195,7 +195,7 @@ EigenPairs eigh(Stream& stream, Tensor a, LinalgOptions options) {
   queue(stream, in, "a", options, describeCommon, result.status, {&result.values, &result.vectors},
         [in, result](const Exec& exec) {
           wait(in.tensor);
-          run(backendOf(in.tensor.device()), &Backend::eigh, "eigh", exec,
+          run(in.tensor.device(), &Backend::eigh, "eigh", exec,
               EighArgs{in.precision, in.batch, in.rows, in.data(), result.values.buffer->data(),
                        result.vectors.buffer->data(), result.status.data<int32_t>()});
         });
@@ -209,7 +209,7 @@ SingularTriples svd(Stream& stream, Tensor a, LinalgOptions options) {
   queue(stream, in, "a", options, describeCommon, result.status, {&result.u, &result.s, &result.vt},
         [in, result](const Exec& exec) {
           wait(in.tensor);
-          run(backendOf(in.tensor.device()), &Backend::svd, "svd", exec,
+          run(in.tensor.device(), &Backend::svd, "svd", exec,
               SvdArgs{in.precision, in.batch, in.rows, in.cols, in.data(), result.u.buffer->data(),
                       result.s.buffer->data(), result.vt.buffer->data(), result.status.data<int32_t>()});
         });

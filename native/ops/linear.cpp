@@ -46,12 +46,12 @@ Tensor numbers(int64_t count) {
 Tensor scoresOf(Job& job, const Csr& queries, const Tensor& rows, const LinearWeights& w) {
   const Tensor out = Tensor::host<float>({rows.count(), w.items()});
   const int32_t* ids = rows.data<int32_t>();
-  const Backend& backend = backendOf(queries.values.device());
+  const Device device = queries.values.device();
   if (w.sparse) {
-    run(backend, &Backend::spgemm, "spgemm", job.exec(),
+    run(device, &Backend::spgemm, "spgemm", job.exec(),
         SpgemmArgs{queries.view(), ids, rows.count(), w.sparse->view(), out.data<float>()});
   } else {
-    run(backend, &Backend::spmm, "spmm", job.exec(),
+    run(device, &Backend::spmm, "spmm", job.exec(),
         SpmmArgs{queries.view(), ids, rows.count(), w.dense->data<float>(), w.items(), w.items(), out.data<float>(),
                  w.items()});
   }

@@ -142,7 +142,7 @@ class MatmulCall {
     std::copy(x.batchStride.begin(), x.batchStride.end(), args.batch.aStride);
     std::copy(y.batchStride.begin(), y.batchStride.end(), args.batch.bStride);
     args.batch.cStride = m * n;
-    run(backendOf(a_.device()), &Backend::matmul, "matmul", exec, args);
+    run(a_.device(), &Backend::matmul, "matmul", exec, args);
   }
 
   /// out = what `make` writes for every product, summed over those that share the operand x.
@@ -153,7 +153,7 @@ class MatmulCall {
     if (batch_.dims.empty() || Shape(full).count() == x.count()) return make(out.data<float>());
     const Tensor all = Tensor::host<float>(Shape(full));
     make(all.data<float>());
-    sumRepeated(exec, backendOf(a_.device()), all.data<float>(), full, x.shape.dims(), out.data<float>());
+    sumRepeated(exec, a_.device(), all.data<float>(), full, x.shape.dims(), out.data<float>());
   }
 
   Tensor a_, b_;
@@ -190,7 +190,7 @@ MatmulGradients matmulBackward(Stream& stream, Tensor outGradient, Tensor a, Ten
   const auto pending = stream.enqueue([=](const Exec& exec) {
     call.wait();
     waitFor({&outGradient, &out});
-    const Backend& backend = backendOf(call.a().device());
+    const Device device = call.a().device();
     Tensor g = outGradient;  // of the product, before bias and activation
     const Unary f = call.options().activation;
     if (f != Unary::none) {
@@ -208,13 +208,13 @@ MatmulGradients matmulBackward(Stream& stream, Tensor outGradient, Tensor a, Ten
                                    .count = g.count(),
                                    .fromOut = fromOut,
                                    .out = g.data<float>()};
-      run(backend, &Backend::unaryGradient, "unaryGradient", exec, args);
+      run(device, &Backend::unaryGradient, "unaryGradient", exec, args);
     }
     call.gradientA(exec, g.data<float>(), result.a);
     call.gradientB(exec, g.data<float>(), result.b);
     if (!result.bias) return;
     const ReduceArgs args{Reduction::sum, g.data<float>(), 1, call.rows(), call.cols(), result.bias->data<float>()};
-    run(backend, &Backend::reduce, "reduce", exec, args);
+    run(device, &Backend::reduce, "reduce", exec, args);
   });
   result.a.pending = result.b.pending = pending;
   if (result.bias) result.bias->pending = pending;

@@ -44,7 +44,7 @@ Tensor reduce(Stream& stream, Tensor x, Reduction kind, std::optional<int64_t> a
   out.pending = stream.enqueue([=](const Exec& exec) {
     waitFor(x);
     const ReduceArgs args{kind, x.data<float>(), cut.outer, cut.length, cut.inner, out.data<float>()};
-    run(backendOf(x.device()), &Backend::reduce, "reduce", exec, args);
+    run(x.device(), &Backend::reduce, "reduce", exec, args);
   });
   return out;
 }
@@ -60,7 +60,7 @@ Tensor reduceBackward(Stream& stream, Tensor outGradient, Tensor x, Reduction ki
     waitFor({&outGradient, &x});
     const ReduceGradientArgs args{kind,       x.data<float>(), outGradient.data<float>(), cut.outer,
                                   cut.length, cut.inner,       out.data<float>()};
-    run(backendOf(x.device()), &Backend::reduceGradient, "reduceGradient", exec, args);
+    run(x.device(), &Backend::reduceGradient, "reduceGradient", exec, args);
   });
   return out;
 }

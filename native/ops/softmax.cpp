@@ -25,7 +25,7 @@ Tensor softmax(Stream& stream, Tensor x, bool log) {
   out.pending = stream.enqueue([=](const Exec& exec) {
     waitFor(x);
     const SoftmaxArgs args{x.data<float>(), rowsOf(x, cols), cols, log, out.data<float>()};
-    run(backendOf(x.device()), &Backend::softmax, "softmax", exec, args);
+    run(x.device(), &Backend::softmax, "softmax", exec, args);
   });
   return out;
 }
@@ -44,7 +44,7 @@ Tensor softmaxBackward(Stream& stream, Tensor outGradient, Tensor out, bool log)
                                    .cols = cols,
                                    .log = log,
                                    .out = result.data<float>()};
-    run(backendOf(out.device()), &Backend::softmaxGradient, "softmaxGradient", exec, args);
+    run(out.device(), &Backend::softmaxGradient, "softmaxGradient", exec, args);
   });
   return result;
 }

@@ -9,7 +9,7 @@ Tensor spmm(Job& job, Csr matrix, Tensor dense) {
   require(dense.rows() == matrix.cols, ErrorCode::shape, "dense: expected ", matrix.cols,
           " rows, as many as the sparse matrix has columns, but received ", dense.rows());
   const Tensor out = Tensor::host<float>({matrix.rows(), dense.cols()});
-  run(backendOf(dense.device()), &Backend::spmm, "spmm", job.exec(),
+  run(dense.device(), &Backend::spmm, "spmm", job.exec(),
       SpmmArgs{matrix.view(), nullptr, matrix.rows(), dense.data<float>(), dense.cols(), dense.cols(),
                out.data<float>(), dense.cols()});
   job.checkCancelled();

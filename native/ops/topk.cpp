@@ -116,7 +116,7 @@ TopkResult topk(Job& job, Tensor queries, Tensor items, std::optional<Tensor> it
                       .filter = filterView,
                       .ids = result.ids.data<int32_t>(),
                       .scores = result.scores.data<float>()};
-  run(backendOf(items.device()), &Backend::topk, "topk", job.exec(), args);
+  run(items.device(), &Backend::topk, "topk", job.exec(), args);
   job.checkCancelled();
   return result;
 }
@@ -133,7 +133,7 @@ TopkResult selectTopk(Job& job, Tensor scores, int64_t k, Filter filter) {
                             .filter = filterView,
                             .ids = result.ids.data<int32_t>(),
                             .out = result.scores.data<float>()};
-  run(backendOf(scores.device()), &Backend::selectTopk, "selectTopk", job.exec(), args);
+  run(scores.device(), &Backend::selectTopk, "selectTopk", job.exec(), args);
   job.checkCancelled();
   return result;
 }
@@ -142,7 +142,7 @@ Tensor squaredNorms(Job& job, Tensor items) {
   expectFloats(items, "items");
   Tensor norms = Tensor::host<float>({items.rows()});
   const SquaredNormsArgs args{floatMatrix(items), norms.data<float>()};
-  run(backendOf(items.device()), &Backend::squaredNorms, "squaredNorms", job.exec(), args);
+  run(items.device(), &Backend::squaredNorms, "squaredNorms", job.exec(), args);
   job.checkCancelled();
   return norms;
 }
@@ -162,7 +162,7 @@ RankCounts rankCounts(Job& job, Tensor queries, Tensor items, Csr positives, Fil
                             .filter = filterView,
                             .above = counts.above.data<int32_t>(),
                             .equal = counts.equal.data<int32_t>()};
-  run(backendOf(items.device()), &Backend::rankCounts, "rankCounts", job.exec(), args);
+  run(items.device(), &Backend::rankCounts, "rankCounts", job.exec(), args);
   job.checkCancelled();
   return counts;
 }
@@ -180,7 +180,7 @@ Tensor pairScores(Job& job, Tensor users, Tensor items, Tensor userIds, Tensor i
                             .itemIds = itemIds.data<int32_t>(),
                             .count = userIds.count(),
                             .out = scores.data<float>()};
-  run(backendOf(items.device()), &Backend::pairScores, "pairScores", job.exec(), args);
+  run(items.device(), &Backend::pairScores, "pairScores", job.exec(), args);
   job.checkCancelled();
   return scores;
 }

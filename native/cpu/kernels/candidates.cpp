@@ -44,10 +44,27 @@ void Candidates::cut(int64_t query) {
   const std::span<Key> keys = of(query);
   moveBestToFront(keys, k_);
   sizes_[query] = k_;
-  const double exact = static_cast<double>(scoreOf(keys[k_ - 1])) + slack_[query];
-  float threshold = static_cast<float>(exact);
-  if (threshold > exact) threshold = std::nextafter(threshold, -std::numeric_limits<float>::infinity());
-  thresholds_[query] = threshold;
+  raise(query, keys[k_ - 1]);
+}
+
+float Candidates::thresholdOf(int64_t query, Key worst) const {
+  const double exact = static_cast<double>(scoreOf(worst)) + slack_[query];
+  const float threshold = static_cast<float>(exact);
+  return threshold > exact ? std::nextafter(threshold, -std::numeric_limits<float>::infinity()) : threshold;
+}
+
+void shareThresholds(const Exec& exec, const CandidatesBySlot& kept, int64_t queries, int64_t k) {
+  parallelFor(queries, 16, exec, [&](int64_t begin, int64_t end, int) {
+    std::vector<Key> best;
+    for (int64_t q = begin; q < end; ++q) {
+      bestOf(kept, q, k, best);
+      if (static_cast<int64_t>(best.size()) < k) continue;
+      const Key worst = *std::min_element(best.begin(), best.end());
+      for (const auto& candidates : kept) {
+        if (candidates) candidates->raise(q, worst);
+      }
+    }
+  });
 }
 
 void bestOf(const CandidatesBySlot& kept, int64_t query, int64_t k, std::vector<Key>& best) {

@@ -1,7 +1,9 @@
 // Selection of the k best: candidates wait in a buffer for each query; a full buffer is cut back to its k best, and
 // the worst of these is the threshold that later items must beat.
 #pragma once
+#include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <limits>
@@ -11,6 +13,7 @@
 #include <vector>
 
 #include "backend/topk_args.h"
+#include "core/thread_pool.h"
 
 namespace topknot {
 
@@ -74,6 +77,11 @@ class Candidates {
     keys[sizes_[query]] = key;
     if (++sizes_[query] == capacity_) cut(query);
   }
+  /// Another thread's or an earlier scan's: k items that come before all that are still to be pushed are at least as
+  /// good as `worst`.
+  void raise(int64_t query, Key worst) {
+    thresholds_[query] = std::fmax(thresholds_[query], thresholdOf(query, worst));
+  }
   /// Forgets the candidates of a query, for another to take its place.
   void restart(int64_t query) {
     sizes_[query] = 0;
@@ -85,6 +93,7 @@ class Candidates {
 
  private:
   void cut(int64_t query);
+  float thresholdOf(int64_t query, Key worst) const;
 
   int64_t k_, capacity_;
   const double* slack_;
@@ -96,8 +105,26 @@ class Candidates {
 /// One for each slot of a parallelFor; null: that slot took no part.
 using CandidatesBySlot = std::vector<std::unique_ptr<Candidates>>;
 
+/// Raises every slot's threshold of each query to that of the k best of all slots.
+void shareThresholds(const Exec& exec, const CandidatesBySlot& kept, int64_t queries, int64_t k);
+
 /// The k best of what all slots kept for a query, in no order; fewer when there are fewer.
 void bestOf(const CandidatesBySlot& kept, int64_t query, int64_t k, std::vector<Key>& best);
+
+/// Calls scan(begin, end, slot) for chunks of at most `grain` items that cover [0, items), in phases each twice as long
+/// as all before it. After each the threads take over the threshold of what all have kept: alone, each would keep the k
+/// best of its own share. `grain` is a multiple of `whole`.
+template <typename F>
+void scanInPhases(const Exec& exec, int64_t items, int64_t grain, int64_t whole, int64_t k, int64_t queries,
+                  const CandidatesBySlot& kept, F&& scan) {
+  for (int64_t begin = 0, end = 0; begin < items && !exec.cancelled(); begin = end) {
+    end = std::min(items, begin == 0 ? std::max(8 * whole, (4 * k + whole - 1) / whole * whole) : 3 * begin);
+    const int64_t share = ((end - begin) / (4 * threadCount()) / whole + 1) * whole;
+    parallelFor(end - begin, std::min(grain, share), exec,
+                [&](int64_t from, int64_t to, int slot) { scan(begin + from, begin + to, slot); });
+    if (end < items) shareThresholds(exec, kept, queries, k);
+  }
+}
 
 /// Writes k ids and scores: the sorted `best`, then -1 and NaN.
 void writeBest(std::span<const Key> best, int64_t k, int32_t* ids, float* scores);

@@ -77,12 +77,14 @@ void searchBlock(const Exec& exec, const TopkScan& scan, int64_t first, int64_t 
   const int64_t whole = 4 * std::max<int64_t>(lanes, tileRows<1>());
   const int64_t grain = std::max<int64_t>(1, rows / whole) * whole;
   CandidatesBySlot kept(maxThreads);
-  parallelFor(scan.items.count, grain, exec, [&](int64_t begin, int64_t end, int slot) {
+  const auto part = [&](int64_t begin, int64_t end, int slot) {
     if (!kept[slot]) {
       kept[slot] = std::make_unique<Candidates>(queries, padded, a.k, scan.items.count, scan.shifts() + first);
     }
     run(block, *kept[slot], begin, end);
-  });
+  };
+  if (byRows) parallelFor(scan.items.count, grain, exec, part);
+  else scanInPhases(exec, scan.items.count, grain, whole, a.k, queries, kept, part);
   if (!exec.cancelled()) scan.finish(exec, first, queries, kept);
 }
 

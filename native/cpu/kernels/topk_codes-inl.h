@@ -333,7 +333,7 @@ CandidatesBySlot scanCodes(const Exec& exec, CodesBlock block, int64_t all, int6
   const int64_t whole = 4 * std::max<int64_t>(lanes, tileRows<1>());
   const int64_t grain = std::max<int64_t>(1, rows / whole) * whole;
   CandidatesBySlot kept(maxThreads);
-  parallelFor(scan.items.count, grain, exec, [&](int64_t begin, int64_t end, int slot) {
+  const auto part = [&](int64_t begin, int64_t end, int slot) {
     if (!kept[slot]) {
       kept[slot] = std::make_unique<Candidates>(block.queries, padded, k, scan.items.count, shifts);
     }
@@ -344,7 +344,9 @@ CandidatesBySlot scanCodes(const Exec& exec, CodesBlock block, int64_t all, int6
     } else {
       scanCodeTiles<Sum, kind, 2>(block, *kept[slot], begin, end);
     }
-  });
+  };
+  if (byRows) parallelFor(scan.items.count, grain, exec, part);
+  else scanInPhases(exec, scan.items.count, grain, whole, k, block.queries, kept, part);
   return kept;
 }
 

@@ -29,7 +29,8 @@ async function doctor(): Promise<void> {
     line('threads', `${threads()} (TOPKNOT_THREADS or setThreads() chooses)`);
     const gigabytes = (bytes: number) => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
     const gpus = devices().filter((one) => one.device !== 'cpu');
-    for (const gpu of gpus) line(gpu.device, `${gpu.name}, ${gpu.isa}, ${gigabytes(gpu.totalBytes)}`);
+    for (const gpu of gpus)
+      line(gpu.device, `${gpu.name}, ${gpu.isa}, ${gigabytes(gpu.totalBytes)}, driver for CUDA ${gpu.driver}`);
     if (gpus.length === 0) line('cuda', `none: ${cudaProblem()}`);
   } catch (error) {
     line('addon', (error as Error).message);

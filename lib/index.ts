@@ -14,11 +14,12 @@ export {
 } from './data/splits.js';
 export type { FileOptions, IdType, TableColumns } from './data/tables.js';
 export type { Normalization, Weighting, WeightingOptions } from './data/weighting.js';
+export { cudaProblem, type DeviceInfo, device, devices } from './device.js';
 export type { DType, DTypeArrays, NumericArray } from './dtype.js';
 export { type ErrorCode, TopknotError } from './errors.js';
 export { mapSafetensors, readSafetensors, type Safetensors, writeSafetensors } from './format/safetensors.js';
 export type { JobOptions, Progress } from './job.js';
-export { type MemoryUse, memory } from './memory.js';
+export { type CudaMemoryUse, type MemoryUse, memory, trim } from './memory.js';
 export { type Evaluable, type EvaluateOptions, type Evaluation, evaluate } from './metrics/evaluate.js';
 export type { Metric, Metrics } from './metrics/metrics.js';
 export type { Protocol, Ties } from './metrics/protocols.js';
@@ -129,7 +130,7 @@ export {
   type VectorMetric,
 } from './ops/top-k.js';
 export { type SvdOptions, type TruncatedSvd, truncatedSvd } from './ops/truncated-svd.js';
-export { cudaProblem, type DeviceInfo, devices, isa, isas, setThreads, threads, useIsa } from './runtime.js';
+export { isa, isas, setThreads, threads, useIsa } from './runtime.js';
 export {
   FlatIndex,
   type FlatIndexOptions,

@@ -27,24 +27,3 @@ export function isas(): readonly string[] {
 export function useIsa(name: string): void {
   native.useIsa(name);
 }
-
-/** A device that tensors can live on. */
-export interface DeviceInfo {
-  /** 'cpu', 'cuda:0', ... */
-  device: string;
-  name: string;
-  /** The instruction set in use; 'sm_90' and the like on a GPU. */
-  isa: string;
-  /** Memory in bytes. */
-  totalBytes: number;
-}
-
-/** The CPU, then the CUDA devices. The first call looks for the CUDA plugin and the driver. */
-export function devices(): readonly DeviceInfo[] {
-  return native.devices();
-}
-
-/** Why there is no CUDA device, and what to do; empty when there is one. */
-export function cudaProblem(): string {
-  return native.cudaProblem();
-}

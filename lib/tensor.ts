@@ -12,6 +12,8 @@ export interface TensorOptions<D extends DType> {
   dtype?: D;
   /** Dimensions; without it, those of the nesting, or one dimension. Its product must be the element count. */
   shape?: readonly number[];
+  /** Where the tensor is to be: 'cpu' unless given. See `device()` for the names. */
+  device?: string | undefined;
 }
 
 let openScopes: Set<Tensor>[] = [];
@@ -71,6 +73,7 @@ export class Tensor<D extends DType = DType> implements Disposable {
   /**
    * A tensor of another element type, queued on the stream: returns at once. Floats round to nearest even. Reading
    * the result rejects with ERR_RANGE when an integer type cannot hold a value.
+   * @throws ERR_DEVICE on a GPU: cast before `to()`
    */
   cast<E extends DType>(dtype: E): Tensor<E> {
     return new Tensor<E>(native.cast(this.handle, dtype));
@@ -94,6 +97,17 @@ export class Tensor<D extends DType = DType> implements Disposable {
     return new Tensor<D>(native.tensorFrom(this.handle, this.dtype, shape));
   }
 
+  /**
+   * These elements on another device, queued on the stream: returns at once. Where they are there already, the result shares
+   * their memory.
+   *
+   * @param device 'cpu', 'cuda', 'cuda:1', ... or 'auto': see `device()`
+   * @throws ERR_DEVICE when there is no such device, ERR_MEMORY when it has not enough memory left, ERR_ARGUMENT
+   */
+  to(device: string): Tensor<D> {
+    return new Tensor<D>(native.toDevice(this.handle, device));
+  }
+
   /** Frees the memory now, unless a running job still needs it. Using the tensor afterwards throws ERR_DISPOSED. */
   dispose(): void {
     if (this.#disposed) return;
@@ -115,33 +129,44 @@ export function handleOf(name: string, value: Tensor): Handle {
  * Makes a tensor from nested arrays or a typed array. The elements are copied before this returns: changing or
  * transferring the array afterwards has no effect.
  *
- * @throws ERR_SHAPE for ragged nesting or a shape that does not fit, ERR_RANGE for values that the dtype cannot hold.
+ * @throws ERR_SHAPE for ragged nesting or a shape that does not fit, ERR_RANGE for values that the dtype cannot hold,
+ * ERR_DEVICE for a device that is not there.
  * @example tensor([[1, 2], [3, 4]]); tensor(new Float32Array(6), { shape: [2, 3] });
  */
 export function tensor<D extends DType = 'float32'>(
   data: NumericArray | NestedArray,
   options: TensorOptions<D> = {},
 ): Tensor<D> {
-  knownOptions(options, ['dtype', 'shape']);
+  knownOptions(options, ['dtype', 'shape', 'device']);
   if (ArrayBuffer.isView(data)) {
     const dtype = options.dtype ?? (dtypeOfArray(data) as D);
-    return new Tensor<D>(native.tensorFrom(data, dtype, options.shape ?? [data.length]));
+    return placed(native.tensorFrom(data, dtype, options.shape ?? [data.length]), options.device);
   }
   if (!Array.isArray(data)) expected('data', 'nested arrays of numbers or a typed array', data);
   const dtype = options.dtype ?? ('float32' as D);
   const shape = nestedShape(data as NestedArray);
   const flat = dtype === 'int64' ? new BigInt64Array(count(shape)) : new Float64Array(count(shape));
   fill(data as NestedArray, shape, 0, flat, 0);
-  return new Tensor<D>(native.tensorFrom(flat, dtype, options.shape ?? shape));
+  return placed(native.tensorFrom(flat, dtype, options.shape ?? shape), options.device);
 }
 
 /** A tensor whose elements are all `value` (0 unless given). */
 export function full<D extends DType = 'float32'>(
   shape: readonly number[],
-  options: { dtype?: D; value?: number } = {},
+  options: { dtype?: D; value?: number; device?: string | undefined } = {},
 ): Tensor<D> {
-  knownOptions(options, ['dtype', 'value']);
-  return new Tensor<D>(native.tensorFull(options.dtype ?? 'float32', shape, options.value ?? 0));
+  knownOptions(options, ['dtype', 'value', 'device']);
+  return placed(native.tensorFull(options.dtype ?? 'float32', shape, options.value ?? 0), options.device);
+}
+
+/** A tensor that was made on the CPU, where it was asked for. */
+function placed<D extends DType>(made: Handle, device: string | undefined): Tensor<D> {
+  if (device === undefined) return new Tensor<D>(made);
+  try {
+    return new Tensor<D>(native.toDevice(made, device));
+  } finally {
+    native.dispose(made);
+  }
 }
 
 /**

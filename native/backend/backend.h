@@ -24,18 +24,20 @@
 
 namespace topknot {
 
-inline constexpr uint32_t backendAbi = 1;
+inline constexpr uint32_t backendAbi = 2;  // raised when what crosses to the plugin changes, but for kernels.def
 
 struct Backend {
   uint32_t abi = backendAbi;
   const char* name = nullptr;  // "cpu" or "cuda"
   const char* isa = nullptr;   // "baseline", "avx2", "avx512", "neon", "sm_90", ...
 
-  // Device memory; null on the CPU, whose memory is Buffer::host.
+  // Device memory, in the order of issue; null on the CPU, whose memory is Buffer::host. An upload returns when it
+  // needs the host's memory no more, a download when all is there.
   Status (*allocate)(const Exec&, size_t bytes, void** out) = nullptr;
   Status (*release)(const Exec&, void* data) = nullptr;
   Status (*upload)(const Exec&, void* device, const void* host, size_t bytes) = nullptr;
   Status (*download)(const Exec&, void* host, const void* device, size_t bytes) = nullptr;
+  Status (*copy)(const Exec&, void* to, const void* from, size_t bytes) = nullptr;  // within the device
 
 #define KERNEL(stem, Args) Status (*stem)(const Exec&, const Args&) = nullptr;
 #include "backend/kernels.def"

@@ -10,21 +10,18 @@
 namespace topknot {
 namespace {
 
-constexpr int32_t oldestMajor = 8;  // of the compute capability: what the kernels are compiled for
-
-std::string version(int32_t v) { return concat(v / 1000, ".", v % 1000 / 10); }
-
-Cuda unusable(std::string problem) { return {nullptr, 0, std::move(problem) + ". Device 'cpu' does without."}; }
+Cuda unusable(std::string problem) { return {nullptr, 0, 0, std::move(problem) + ". Device 'cpu' does without."}; }
 
 /// Why CUDA's own device count failed or is zero.
 std::string driverProblem(const Status& status, const CudaDriver& driver) {
   if (driver.driver == 0) {
     return concat("no NVIDIA driver was found (", status.message, "): install one that supports CUDA ",
-                  version(driver.runtime));
+                  cudaVersion(driver.runtime));
   }
   if (driver.driver / 1000 < driver.runtime / 1000) {
-    return concat("the NVIDIA driver supports CUDA ", version(driver.driver), ", older than the ",
-                  version(driver.runtime), " that the plugin was built with (", status.message, "): update the driver");
+    return concat("the NVIDIA driver supports CUDA ", cudaVersion(driver.driver), ", older than the ",
+                  cudaVersion(driver.runtime), " that the plugin was built with (", status.message,
+                  "): update the driver");
   }
   const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
   return concat("the NVIDIA driver shows no GPU (", status.ok() ? "it counts 0" : status.message,
@@ -33,6 +30,8 @@ std::string driverProblem(const Status& status, const CudaDriver& driver) {
 }
 
 }  // namespace
+
+std::string cudaVersion(int32_t v) { return concat(v / 1000, ".", v % 1000 / 10); }
 
 std::string cudaPluginPath() {
   const char* path = std::getenv("TOPKNOT_CUDA_PLUGIN");
@@ -60,7 +59,7 @@ Cuda loadCuda(const std::string& path) {
   CudaDriver driver{};
   const Status status = plugin->driver(&driver);
   if (!status.ok() || driver.devices == 0) return unusable(driverProblem(status, driver));
-  return {plugin, driver.devices, {}};
+  return {plugin, driver.devices, driver.driver, {}};
 }
 
 const Cuda& cuda() {
@@ -75,8 +74,8 @@ CudaDeviceInfo cudaDevice(const Cuda& cuda, int32_t index) {
           ", for the ", cuda.devices, " CUDA devices of this machine");
   CudaDeviceInfo info{};
   check(cuda.plugin->device(index, &info));
-  require(info.major >= oldestMajor, ErrorCode::device, name, info.name, " has compute capability ", info.major, ".",
-          info.minor, " but the kernels need ", oldestMajor, ".0. Use another device, or 'cpu'");
+  require(info.major >= oldestCuda, ErrorCode::device, name, info.name, " has compute capability ", info.major, ".",
+          info.minor, " but the kernels need ", oldestCuda, ".0. Use another device, or 'cpu'");
   return info;
 }
 

@@ -38,6 +38,11 @@ struct CudaDeviceInfo {
   uint64_t totalBytes;
 };
 
+/// Device memory of this process in bytes: what allocations hold, and what the allocator keeps for the next ones.
+struct CudaMemory {
+  uint64_t used, kept;
+};
+
 /// All functions are noexcept and may be called from any thread.
 struct CudaPlugin {
   uint32_t abi = cudaAbi;
@@ -48,6 +53,9 @@ struct CudaPlugin {
   Status (*freeBytes)(int32_t index, uint64_t* out) = nullptr;
   /// The table of a device that `device` described; lives as long as the process.
   const Backend* (*backend)(int32_t index) = nullptr;
+  Status (*memory)(int32_t index, CudaMemory* out) = nullptr;
+  /// Gives what the allocator keeps back to the system, once the work issued so far is done.
+  Status (*trim)(int32_t index) = nullptr;
 };
 
 /// The one function that the plugin exports. What it returns starts with an ABI number, whatever the rest looks like.

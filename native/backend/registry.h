@@ -17,11 +17,15 @@ void useIsa(const std::string& isa);
 
 /// Throws ERR_DEVICE, saying what was looked for and what to do, when there is none.
 const Backend& backendOf(Device device);
+/// 'cpu', 'cuda' (the first GPU), 'cuda:1', ..., or 'auto': the first GPU that can be used, else the CPU. Throws
+/// ERR_ARGUMENT for another name, ERR_DEVICE for a device that is not there.
+Device deviceNamed(const std::string& name);
 
 struct DeviceInfo {
   Device device;
   std::string name, isa;
   int64_t totalBytes;
+  std::string driver;  // the CUDA version that the driver supports, '13.0'; empty for the CPU
 };
 /// The CPU, then the CUDA devices. Opens the CUDA plugin.
 std::vector<DeviceInfo> devices();
@@ -29,6 +33,15 @@ std::vector<DeviceInfo> devices();
 std::string cudaProblem();
 /// Memory that could be allocated now. On a CUDA device it makes a context when the process has none there.
 int64_t freeBytes(Device device);
+
+struct DeviceMemory {
+  Device device;
+  int64_t usedBytes, keptBytes;  // by tensors and work in flight; by the allocator, for the next ones
+};
+/// Of the CUDA devices that this process has used; never opens the plugin.
+std::vector<DeviceMemory> cudaMemory();
+/// Gives back what the allocators of those devices keep.
+void trimCuda();
 
 /// Turns a failed status into the Error it stands for.
 void check(const Status& status);

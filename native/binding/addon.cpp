@@ -30,9 +30,14 @@ Napi::Object start(Napi::Env env, Napi::Object object) {
   out.add("dispose", dispose, "(object: Handle | Resource): boolean");
   out.add("read", read, "(tensor: Handle): Promise<TypedArray>");
   out.add("readSync", readSync, "(tensor: Handle): TypedArray");
-#define OP(R, name, parameters) Call<&ops::name, decltype(&ops::name)>::add(out, #name, parameterNames(#parameters));
+#define ADD(name, parameters, anyDevice) \
+  Call<&ops::name, decltype(&ops::name)>::add(out, #name, parameterNames(#parameters), anyDevice);
+#define OP(R, name, parameters) ADD(name, parameters, false)
+#define DEVICE_OP(R, name, parameters) ADD(name, parameters, true)
 #include "ops/ops.def"
 #undef OP
+#undef DEVICE_OP
+#undef ADD
   object.Set("types", out.types);
   return object;
 }

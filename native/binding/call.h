@@ -25,14 +25,20 @@ std::vector<std::string> parameterNames(const char* prototype);
 /// only the first does anything.
 class ParameterNames {
  public:
-  void set(std::vector<std::string> parameters, int64_t first) {
-    std::call_once(once_, [&] { names_.assign(parameters.begin() + first, parameters.end()); });
+  /// hostOperation: see Path.
+  void set(std::vector<std::string> parameters, int64_t first, const char* hostOperation) {
+    std::call_once(once_, [&] {
+      names_.assign(parameters.begin() + first, parameters.end());
+      hostOperation_ = hostOperation;
+    });
   }
   const char* operator[](size_t i) const { return names_[i].c_str(); }
+  Path path(size_t i) const { return {names_[i].c_str(), nullptr, hostOperation_}; }
 
  private:
   std::once_flag once_;
   std::vector<std::string> names_;
+  const char* hostOperation_ = nullptr;
 };
 
 /// Everything that addon.cpp collects from ops.def: functions to export and lines of the TypeScript view.
@@ -53,7 +59,7 @@ std::tuple<std::decay_t<A>...> decode(const Napi::CallbackInfo& info, size_t fir
   size_t i = 0;
   [[maybe_unused]] const auto next = [&]<typename T>(std::type_identity<T>) {
     const size_t at = i++;
-    return Js<T>::from(info[first + at], Path{names[at]});
+    return Js<T>::from(info[first + at], names.path(at));
   };
   return {next(std::type_identity<std::decay_t<A>>{})...};  // braces: left to right
 }
@@ -109,8 +115,8 @@ struct Call<function, R (*)(A...)> {
       return result.encode(info.Env());
     });
   }
-  static void add(Exports& out, const char* name, std::vector<std::string> parameters) {
-    names.set(std::move(parameters), 0);
+  static void add(Exports& out, const char* name, std::vector<std::string> parameters, bool anyDevice) {
+    names.set(std::move(parameters), 0, anyDevice ? nullptr : name);
     out.add(name, now, "(" + parameterTypes<A...>(names) + "): " + resultType<R>());
   }
 };
@@ -128,8 +134,8 @@ struct Call<function, R (*)(Stream&, A...)> {
       return result.encode(info.Env());
     });
   }
-  static void add(Exports& out, const char* name, std::vector<std::string> parameters) {
-    names.set(std::move(parameters), 1);
+  static void add(Exports& out, const char* name, std::vector<std::string> parameters, bool anyDevice) {
+    names.set(std::move(parameters), 1, anyDevice ? nullptr : name);
     out.add(name, now, "(" + parameterTypes<A...>(names) + "): " + resultType<R>());
   }
 };
@@ -183,8 +189,8 @@ struct Call<function, R (*)(Job&, A...)> {
     });
   }
 
-  static void add(Exports& out, const char* name, std::vector<std::string> parameters) {
-    names.set(std::move(parameters), 1);
+  static void add(Exports& out, const char* name, std::vector<std::string> parameters, bool anyDevice) {
+    names.set(std::move(parameters), 1, anyDevice ? nullptr : name);
     const std::string list = parameterTypes<A...>(names);
     out.add(
         name, async,

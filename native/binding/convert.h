@@ -20,7 +20,6 @@ namespace topknot {
 
 TOPKNOT_ENUM(DType, "float32", "float64", "float16", "bfloat16", "int8", "uint8", "int32", "int64", "bool")
 TOPKNOT_FIELDS(Csr, indptr, indices, values, cols)
-TOPKNOT_FIELDS(MemoryUse, hostBytes, hostBuffers, cudaBytes, cudaBuffers)
 
 namespace binding {
 
@@ -28,8 +27,10 @@ namespace binding {
 struct Path {
   const char* name;
   const Path* parent = nullptr;
+  const char* hostOperation = nullptr;  // of an argument: the operation, when it takes tensors on the CPU alone
 
   std::string text() const { return parent ? parent->text() + "." + name : name; }
+  const Path& argument() const { return parent ? parent->argument() : *this; }
 };
 
 /// "a string 'x'", "NaN", "an array": what the caller passed.
@@ -116,7 +117,14 @@ struct Js<E> {
 template <>
 struct Js<Tensor> {
   static Tensor from(Napi::Value v, const Path& path) {
-    if (v.IsExternal()) return TensorHandle::open(v, path.name);
+    if (v.IsExternal()) {
+      Tensor tensor = TensorHandle::open(v, path.name);
+      const char* operation = path.argument().hostOperation;
+      require(!operation || tensor.device().kind == Device::cpu, ErrorCode::device, path.text(),
+              ": expected to be on device 'cpu' but is on '", topknot::text(tensor.device()),
+              "': ", operation ? operation : "", " is not available there; to('cpu') moves a tensor");
+      return tensor;
+    }
     if (v.IsTypedArray()) return copyTypedArray(v.As<Napi::TypedArray>(), path.name);
     expected(path, v, "a Tensor or a typed array");
   }

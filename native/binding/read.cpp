@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "backend/memory.h"
 #include "binding/control.h"
 #include "binding/environment.h"
 #include "binding/handle.h"
@@ -14,8 +15,10 @@ namespace {
 constexpr size_t smallBytes = 64 << 10;  // copied at once: about 10 microseconds
 
 /// The elements as JavaScript sees them: 16-bit floats become float32, everything else is a plain copy.
-Tensor forJs(const Tensor& t) {
-  const bool half = t.dtype == DType::float16 || t.dtype == DType::bfloat16;
+Tensor forJs(const Tensor& given) {
+  const Tensor t = copyTo(given, Device{});
+  const bool half = t.dtype == DType::float16 || t.dtype == DType::bfloat16, copied = given.device() != t.device();
+  if (copied && !half) return t;
   Tensor out = Tensor::host(half ? DType::float32 : t.dtype, t.shape);
   if (t.dtype == DType::float16) {
     for (int64_t i = 0; i < t.count(); ++i) out.data<float>()[i] = toFloat(t.data<Float16>()[i]);
@@ -73,7 +76,7 @@ Napi::Value read(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
     auto deferred = Napi::Promise::Deferred::New(env);
     auto tensor = std::make_shared<Tensor>(TensorHandle::open(info[0], "tensor"));
-    if (tensor->bytes() <= smallBytes && !tensor->pending) {
+    if (tensor->bytes() <= smallBytes && !tensor->pending && tensor->device().kind == Device::cpu) {
       deferred.Resolve(toTypedArray(env, *tensor));
       return deferred.Promise();
     }
@@ -101,7 +104,7 @@ Napi::Value readSync(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
     const Tensor tensor = TensorHandle::open(info[0], "tensor");
     if (tensor.pending) tensor.pending->wait();
-    return toTypedArray(info.Env(), tensor);
+    return toTypedArray(info.Env(), copyTo(tensor, Device{}));
   });
 }
 

@@ -8,11 +8,10 @@
 #include "backend/cuda_plugin.h"
 #include "cuda/families.h"
 #include "cuda/queue.h"
+#include "cuda/staging.h"
 
 namespace topknot::cuda {
 namespace {
-
-constexpr int maxDevices = 64;
 
 Status driver(CudaDriver* out) noexcept {
   *out = {};
@@ -59,19 +58,9 @@ void keepFreedMemory(Queue& queue, int32_t index) {
 }
 
 Status allocate(const Exec& exec, size_t bytes, void** out) noexcept {
-  *out = nullptr;
   Queue queue(exec);
   keepFreedMemory(queue, exec.device);
-  if (!queue.status().ok()) return queue.status();
-  const cudaError_t answer = cudaMallocAsync(out, bytes > 0 ? bytes : 1, queue.stream());
-  if (answer == cudaErrorMemoryAllocation) {
-    cudaGetLastError();
-    size_t free = 0, total = 0;
-    cudaMemGetInfo(&free, &total);
-    return failure(ErrorCode::memory, "device 'cuda:%d': could not allocate %zu bytes: %zu of %zu are free",
-                   exec.device, bytes, free, total);
-  }
-  queue.note(answer, "cudaMallocAsync");
+  *out = queue.allocate(bytes);
   return queue.status();
 }
 
@@ -81,21 +70,56 @@ Status release(const Exec& exec, void* data) noexcept {
   return queue.status();
 }
 
-/// Both copies return when the host memory is theirs no more: uploads wait too, because pinned memory would not.
-Status copy(const Exec& exec, void* to, const void* from, size_t bytes, cudaMemcpyKind kind, const char* what) {
+Status upload(const Exec& exec, void* device, const void* host, size_t bytes) noexcept {
   Queue queue(exec);
-  if (bytes == 0 || !queue.status().ok()) return queue.status();
-  queue.note(cudaMemcpyAsync(to, from, bytes, kind, queue.stream()), what);
-  if (queue.status().ok()) queue.note(cudaStreamSynchronize(queue.stream()), what);
+  if (bytes > smallCopy) {
+    Staging::of(exec.device).upload(queue, device, host, bytes);
+  } else if (bytes > 0 && queue.status().ok()) {
+    // The driver has taken pageable memory into its own staging when this returns.
+    queue.note(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, queue.stream()), "upload");
+  }
   return queue.status();
 }
 
-Status upload(const Exec& exec, void* device, const void* host, size_t bytes) noexcept {
-  return copy(exec, device, host, bytes, cudaMemcpyHostToDevice, "upload");
+Status download(const Exec& exec, void* host, const void* device, size_t bytes) noexcept {
+  Queue queue(exec);
+  if (bytes > smallCopy) {
+    Staging::of(exec.device).download(queue, host, device, bytes);
+  } else if (bytes > 0 && queue.status().ok()) {
+    queue.note(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, queue.stream()), "download");
+    if (queue.status().ok()) queue.note(cudaStreamSynchronize(queue.stream()), "download");
+  }
+  return queue.status();
 }
 
-Status download(const Exec& exec, void* host, const void* device, size_t bytes) noexcept {
-  return copy(exec, host, device, bytes, cudaMemcpyDeviceToHost, "download");
+Status copy(const Exec& exec, void* to, const void* from, size_t bytes) noexcept {
+  Queue queue(exec);
+  if (bytes > 0 && queue.status().ok())
+    queue.note(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, queue.stream()), "copy");
+  return queue.status();
+}
+
+Status memory(int32_t index, CudaMemory* out) noexcept {
+  *out = {};
+  if (!LostDevices::all().status(index).ok()) return {};  // then it has none
+  Queue queue(Exec{.device = index});
+  cudaMemPool_t pool;
+  uint64_t reserved = 0;
+  queue.note(cudaDeviceGetDefaultMemPool(&pool, index), "cudaDeviceGetDefaultMemPool");
+  if (!queue.status().ok()) return queue.status();
+  queue.note(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &out->used), "cudaMemPoolGetAttribute");
+  queue.note(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemCurrent, &reserved), "cudaMemPoolGetAttribute");
+  out->kept = reserved > out->used ? reserved - out->used : 0;
+  return queue.status();
+}
+
+Status trim(int32_t index) noexcept {
+  Queue queue(Exec{.device = index});
+  cudaMemPool_t pool;
+  if (queue.status().ok()) queue.note(cudaDeviceSynchronize(), "trim");
+  if (queue.status().ok()) queue.note(cudaDeviceGetDefaultMemPool(&pool, index), "cudaDeviceGetDefaultMemPool");
+  if (queue.status().ok()) queue.note(cudaMemPoolTrimTo(pool, 0), "cudaMemPoolTrimTo");
+  return queue.status();
 }
 
 const Backend* backend(int32_t index) noexcept {
@@ -114,6 +138,7 @@ const Backend* backend(int32_t index) noexcept {
   table.release = release;
   table.upload = upload;
   table.download = download;
+  table.copy = copy;
   addSearch(table);
   addEmbedding(table);
   addAttention(table);
@@ -126,7 +151,8 @@ const Backend* backend(int32_t index) noexcept {
 }  // namespace topknot::cuda
 
 extern "C" __attribute__((visibility("default"))) const topknot::CudaPlugin* topknot_cuda_plugin() {
-  static const topknot::CudaPlugin plugin{topknot::cudaAbi, topknot::cuda::driver, topknot::cuda::device,
-                                          topknot::cuda::freeBytes, topknot::cuda::backend};
+  static const topknot::CudaPlugin plugin{topknot::cudaAbi,         topknot::cuda::driver,  topknot::cuda::device,
+                                          topknot::cuda::freeBytes, topknot::cuda::backend, topknot::cuda::memory,
+                                          topknot::cuda::trim};
   return &plugin;
 }

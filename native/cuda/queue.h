@@ -41,8 +41,11 @@ inline Status statusOf(cudaError_t answer, const char* what) {
 
 class Queue {
  public:
-  explicit Queue(const Exec& exec) : stream_(static_cast<cudaStream_t>(exec.stream)), device_(exec.device) {
-    note(cudaSetDevice(exec.device), "cudaSetDevice");
+  explicit Queue(const Exec& exec)
+      : stream_(static_cast<cudaStream_t>(exec.stream)),
+        device_(exec.device),
+        status_(LostDevices::all().status(exec.device)) {
+    if (status_.ok()) note(cudaSetDevice(exec.device), "cudaSetDevice");
   }
   ~Queue() {
     for (int i = 0; i < workspaces_; ++i) cudaFreeAsync(workspace_[i], stream_);
@@ -53,7 +56,32 @@ class Queue {
   const Status& status() const { return status_; }
   cudaStream_t stream() const { return stream_; }
   void note(cudaError_t answer, const char* what) {
-    if (status_.ok()) status_ = statusOf(answer, what);
+    if (answer == cudaSuccess || !status_.ok()) return;
+    status_ = statusOf(answer, what);
+    if (status_.code == static_cast<int32_t>(ErrorCode::deviceLost)) LostDevices::all().add(device_, status_.message);
+  }
+
+  /// Memory in the order of the stream; null after a failure.
+  void* allocate(size_t bytes) {
+    void* data = nullptr;
+    if (!status_.ok()) return data;
+    cudaError_t answer = cudaMallocAsync(&data, bytes > 0 ? bytes : 1, stream_);
+    if (answer == cudaErrorMemoryAllocation) {
+      // What has been freed but still waits for its turn on the stream may do.
+      cudaGetLastError();
+      note(cudaStreamSynchronize(stream_), "waiting for memory");
+      if (status_.ok()) answer = cudaMallocAsync(&data, bytes > 0 ? bytes : 1, stream_);
+    }
+    if (answer == cudaErrorMemoryAllocation) {
+      cudaGetLastError();
+      size_t free = 0, total = 0;
+      cudaMemGetInfo(&free, &total);
+      fail(failure(ErrorCode::memory, "device 'cuda:%d': could not allocate %zu bytes: %zu of %zu are free", device_,
+                   bytes, free, total));
+    } else {
+      note(answer, "cudaMallocAsync");
+    }
+    return status_.ok() ? data : nullptr;
   }
 
   /// Memory on the device until the work queued so far and until the Queue's end is done; null after a failure.
@@ -64,9 +92,7 @@ class Queue {
       status_ = failure(ErrorCode::internal, "a kernel asked for more than %d workspaces", maxWorkspaces);
       return nullptr;
     }
-    void* data = nullptr;
-    note(cudaMallocAsync(&data, static_cast<size_t>(count > 0 ? count : 1) * sizeof(T), stream_),
-         "allocating workspace");
+    void* data = allocate(static_cast<size_t>(count > 0 ? count : 1) * sizeof(T));
     if (!status_.ok()) return nullptr;
     workspace_[workspaces_++] = data;
     return static_cast<T*>(data);

@@ -8,12 +8,11 @@
 //  - products are fused explicitly (fmaf), so that both builds round alike;
 //  - inline PTX is in cuda/ptx.h alone; there is no CUB and no grid-wide barrier in a kernel body.
 #pragma once
-#include <cstdarg>
 #include <cstdint>
-#include <cstdio>
 
 #include "backend/backend.h"
-#include "core/error.h"
+#include "cuda/failure.h"
+#include "cuda/lost.h"
 
 namespace topknot::cuda {
 
@@ -26,16 +25,6 @@ struct Grid {
 inline constexpr int64_t maxDynamicShared = 99 << 10;
 
 inline constexpr unsigned allLanes = 0xffffffffu;
-
-[[gnu::format(printf, 2, 3)]] inline Status failure(ErrorCode code, const char* format, ...) {
-  Status status;
-  status.code = static_cast<int32_t>(code);
-  va_list arguments;
-  va_start(arguments, format);
-  std::vsnprintf(status.message, sizeof status.message, format, arguments);
-  va_end(arguments);
-  return status;
-}
 
 }  // namespace topknot::cuda
 

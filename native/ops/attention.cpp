@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "backend/memory.h"
 #include "backend/registry.h"
 #include "ops/ops.h"
 
@@ -28,12 +29,25 @@ void expectDevice(const Tensor& t, const char* name, const Tensor& q) {
 }
 
 void expectFinite(const Tensor& t, const char* name, bool orMinusInfinity) {
-  for (int64_t i = 0; i < t.count(); ++i) {
-    const float x = t.dtype == DType::bfloat16 ? toFloat(t.data<BFloat16>()[i]) : t.data<float>()[i];
+  const Tensor host = copyTo(t, Device{});
+  for (int64_t i = 0; i < host.count(); ++i) {
+    const float x = t.dtype == DType::bfloat16 ? toFloat(host.data<BFloat16>()[i]) : host.data<float>()[i];
     require(std::isfinite(x) || (orMinusInfinity && x < 0), ErrorCode::value, name, ": expected ",
             orMinusInfinity ? "finite numbers or -Infinity" : "finite numbers", " but element ", i, " is ", x);
   }
 }
+
+/// A number that a kernel sets to 1 to tell of something.
+class Flag {
+ public:
+  explicit Flag(Device device) : flag_(copyTo(Tensor::host<int32_t>({1}, true), device)) {}
+  int32_t* data() const { return flag_.data<int32_t>(); }
+  /// Waits for the kernels issued so far.
+  bool raised() const { return *copyTo(flag_, Device{}).data<int32_t>() != 0; }
+
+ private:
+  Tensor flag_;
+};
 
 /// What the forward pass made, or a gradient of it.
 void expectSaved(const Tensor& t, const char* name, const Shape& shape, const char* what, const Tensor& q) {
@@ -91,9 +105,9 @@ class AttentionCall {
     p.queries = queries(), p.keys = keys();
     p.queryLayout = layout(q_), p.keyLayout = layout(k_);
     if (packed()) {
-      queryOffsets_ = widened(*options_.queryOffsets);
-      keyOffsets_ = options_.keyOffsets ? widened(*options_.keyOffsets) : queryOffsets_;
-      p.queryOffsets = queryOffsets_.data(), p.keyOffsets = keyOffsets_.data();
+      queryOffsets_ = besideQ(widened(*options_.queryOffsets));
+      keyOffsets_ = options_.keyOffsets ? besideQ(widened(*options_.keyOffsets)) : queryOffsets_;
+      p.queryOffsets = queryOffsets_.data<int64_t>(), p.keyOffsets = keyOffsets_.data<int64_t>();
     }
     p.left = std::min(options_.left.value_or(unlimited), unlimited);
     p.right = options_.causal ? 0 : std::min(options_.right.value_or(unlimited), unlimited);
@@ -240,14 +254,21 @@ class AttentionCall {
             name[0] == 'q' ? "q" : "k", ", but received ", at.back());
   }
 
-  static std::vector<int64_t> widened(const Tensor& t) {
+  Tensor besideQ(const std::vector<int64_t>& numbers) const {
+    Tensor t = Tensor::host<int64_t>({static_cast<int64_t>(numbers.size())});
+    std::copy(numbers.begin(), numbers.end(), t.data<int64_t>());
+    return copyTo(t, q_.device());
+  }
+
+  static std::vector<int64_t> widened(const Tensor& offsets) {
+    const Tensor t = copyTo(offsets, Device{});
     if (t.dtype == DType::int64) return {t.data<int64_t>(), t.data<int64_t>() + t.count()};
     return {t.data<int32_t>(), t.data<int32_t>() + t.count()};
   }
 
   Tensor q_, k_, v_;
   AttentionOptions options_;
-  std::vector<int64_t> queryOffsets_, keyOffsets_;
+  Tensor queryOffsets_, keyOffsets_;
 };
 
 }  // namespace
@@ -256,19 +277,20 @@ namespace ops {
 
 AttentionResult attention(Stream& stream, Tensor q, Tensor k, Tensor v, AttentionOptions options) {
   AttentionCall call(std::move(q), std::move(k), std::move(v), std::move(options));
-  AttentionResult result{Tensor::host(call.q().dtype, call.q().shape), Tensor::host<float>(call.logSumExpShape())};
-  result.out.pending = result.logSumExp.pending = stream.enqueue([call, result](const Exec& exec) mutable {
+  const Device device = call.q().device();
+  AttentionResult result{empty(device, call.q().dtype, call.q().shape), empty<float>(device, call.logSumExpShape())};
+  result.out.pending = result.logSumExp.pending = stream.enqueue([=](const Exec& exec) mutable {
     call.wait();
-    int32_t notFinite = 0;
+    const Flag notFinite(device);
     const AttentionArgs args{.problem = call.problem(),
                              .q = call.q().data<void>(),
                              .k = call.k().data<void>(),
                              .v = call.v().data<void>(),
                              .out = result.out.data<void>(),
                              .logSumExp = result.logSumExp.data<float>(),
-                             .notFinite = &notFinite};
-    run(call.q().device(), &Backend::attention, "attention", exec, args);
-    if (notFinite) call.failNotFinite();
+                             .notFinite = notFinite.data()};
+    run(device, &Backend::attention, "attention", exec, args);
+    if (notFinite.raised()) call.failNotFinite();
   });
   return result;
 }
@@ -283,15 +305,16 @@ AttentionGradients attentionBackward(Stream& stream, Tensor outGradient, Tensor 
   expectSaved(outGradient, "outGradient", call.q().shape, "that of q", call.q());
   expectSaved(out, "out", call.q().shape, "that of q", call.q());
   expectSaved(logSumExp, "logSumExp", call.logSumExpShape(), "one number for each query and head", call.q());
-  AttentionGradients result{Tensor::host(call.q().dtype, call.q().shape), Tensor::host(call.k().dtype, call.k().shape),
-                            Tensor::host(call.v().dtype, call.v().shape), std::nullopt};
-  if (call.bias()) result.bias = Tensor::host<float>(call.bias()->shape);
+  const Device device = call.q().device();
+  const auto like = [&](const Tensor& t) { return empty(device, t.dtype, t.shape); };
+  AttentionGradients result{like(call.q()), like(call.k()), like(call.v()), std::nullopt};
+  if (call.bias()) result.bias = like(*call.bias());
   const auto pending = stream.enqueue([=](const Exec& exec) mutable {
     call.wait();
     for (const Tensor* t : {&outGradient, &out, &logSumExp}) {
       if (t->pending) t->pending->wait();
     }
-    int32_t notFinite = 0;
+    const Flag notFinite(device);
     const AttentionBackwardArgs args{.problem = call.problem(),
                                      .q = call.q().data<void>(),
                                      .k = call.k().data<void>(),
@@ -303,9 +326,9 @@ AttentionGradients attentionBackward(Stream& stream, Tensor outGradient, Tensor 
                                      .kGradient = result.k.data<void>(),
                                      .vGradient = result.v.data<void>(),
                                      .biasGradient = result.bias ? result.bias->data<float>() : nullptr,
-                                     .notFinite = &notFinite};
-    run(call.q().device(), &Backend::attentionBackward, "attentionBackward", exec, args);
-    if (!notFinite) return;
+                                     .notFinite = notFinite.data()};
+    run(device, &Backend::attentionBackward, "attentionBackward", exec, args);
+    if (!notFinite.raised()) return;
     expectFinite(logSumExp, "logSumExp", true);
     call.failNotFinite({{&outGradient, "outGradient"}, {&out, "out"}});
   });

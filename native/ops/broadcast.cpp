@@ -1,8 +1,8 @@
 #include "ops/broadcast.h"
 
 #include <algorithm>
-#include <cstring>
 
+#include "backend/memory.h"
 #include "backend/registry.h"
 
 namespace topknot {
@@ -73,14 +73,14 @@ void sumRepeated(const Exec& exec, Device device, const float* x, std::span<cons
                           .length = product(all.subspan(i, end - i)),
                           .inner = product(all.subspan(end)),
                           .out = nullptr};
-    Tensor next = Tensor::host<float>({args.outer * args.inner});
+    Tensor next = empty<float>(device, {args.outer * args.inner});
     ReduceArgs into = args;
     into.out = next.data<float>();
     run(device, &Backend::reduce, "reduce", exec, into);
     std::fill(dims.begin() + static_cast<int64_t>(i), dims.begin() + static_cast<int64_t>(end), 1);
     sums = next, x = sums.data<float>();
   }
-  std::memcpy(out, x, static_cast<size_t>(product(dims)) * sizeof(float));
+  copyBytes(device, out, x, static_cast<size_t>(product(dims)) * sizeof(float));
 }
 
 }  // namespace topknot

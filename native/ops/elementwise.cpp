@@ -1,6 +1,7 @@
 // Functions of one and of two tensors, element by element, with their gradients.
 #include <algorithm>
 
+#include "backend/memory.h"
 #include "backend/registry.h"
 #include "ops/broadcast.h"
 #include "ops/ops.h"
@@ -9,7 +10,7 @@
 namespace topknot {
 namespace {
 
-/// out = a op b, all of them on the host and ready; out has the shape that a and b broadcast to.
+/// out = a op b, all of them on one device and ready; out has the shape that a and b broadcast to.
 void combine(const Exec& exec, Binary function, const Tensor& a, const Tensor& b, const Tensor& out) {
   const Broadcast full = Broadcast(a.shape.dims(), b.shape.dims(), "a", "b").merged();
   BinaryArgs args{
@@ -23,7 +24,7 @@ void combine(const Exec& exec, Binary function, const Tensor& a, const Tensor& b
 }
 
 Tensor combined(const Exec& exec, Binary function, const Tensor& a, const Tensor& b) {
-  Tensor out = Tensor::host<float>(Shape(Broadcast(a.shape.dims(), b.shape.dims(), "a", "b").dims));
+  Tensor out = empty<float>(a.device(), Shape(Broadcast(a.shape.dims(), b.shape.dims(), "a", "b").dims));
   combine(exec, function, a, b, out);
   return out;
 }
@@ -35,10 +36,10 @@ Shape checkedPair(const Tensor& a, const Tensor& b) {
   return Shape(Broadcast(a.shape.dims(), b.shape.dims(), "a", "b").dims);
 }
 
-Tensor number(float value) {
+Tensor number(float value, Device device) {
   Tensor t = Tensor::host<float>(Shape{});
   *t.data<float>() = value;
-  return t;
+  return copyTo(t, device);
 }
 
 /// The gradient of a function of a and b with respect to one of them, before it is summed over what that one repeats.
@@ -47,13 +48,14 @@ Tensor slope(const Exec& exec, Binary function, bool first, const Tensor& g, con
     case Binary::add:
       return g;
     case Binary::subtract:
-      return first ? g : combined(exec, Binary::multiply, g, number(-1));
+      return first ? g : combined(exec, Binary::multiply, g, number(-1, g.device()));
     case Binary::multiply:
       return combined(exec, Binary::multiply, g, first ? b : a);
     case Binary::divide: {
       const Tensor quotient = combined(exec, Binary::divide, g, b);
       if (first) return quotient;  // of a / b by b: -g / b * (a / b)
-      const Tensor ratio = combined(exec, Binary::divide, combined(exec, Binary::multiply, a, number(-1)), b);
+      const Tensor ratio =
+          combined(exec, Binary::divide, combined(exec, Binary::multiply, a, number(-1, a.device())), b);
       return combined(exec, Binary::multiply, quotient, ratio);
     }
   }
@@ -66,7 +68,7 @@ namespace ops {
 
 Tensor unary(Stream& stream, Tensor x, Unary function) {
   expectFloat32(x, "x");
-  Tensor out = Tensor::host<float>(x.shape);
+  Tensor out = empty<float>(x.device(), x.shape);
   out.pending = stream.enqueue([=](const Exec& exec) {
     waitFor(x);
     const UnaryArgs args{function, x.data<float>(), x.count(), out.data<float>()};
@@ -80,7 +82,7 @@ Tensor unaryBackward(Stream& stream, Tensor outGradient, Tensor x, Unary functio
   expectFloat32(outGradient, "outGradient");
   expectShape(outGradient, "outGradient", x.shape, "that of x");
   expectSameDevice(outGradient, "outGradient", x, "x");
-  Tensor out = Tensor::host<float>(x.shape);
+  Tensor out = empty<float>(x.device(), x.shape);
   out.pending = stream.enqueue([=](const Exec& exec) {
     waitFor({&outGradient, &x});
     const UnaryGradientArgs args{.function = function,
@@ -95,7 +97,8 @@ Tensor unaryBackward(Stream& stream, Tensor outGradient, Tensor x, Unary functio
 }
 
 Tensor binary(Stream& stream, Tensor a, Tensor b, Binary function) {
-  Tensor out = Tensor::host<float>(checkedPair(a, b));
+  const Shape shape = checkedPair(a, b);
+  Tensor out = empty<float>(a.device(), shape);
   out.pending = stream.enqueue([=](const Exec& exec) {
     waitFor({&a, &b});
     combine(exec, function, a, b, out);
@@ -111,7 +114,7 @@ BinaryGradients binaryBackward(Stream& stream, Tensor outGradient, Tensor a, Ten
   expectSameDevice(outGradient, "outGradient", a, "a");
   BinaryGradients result;
   const auto gradientOf = [&](const Tensor& x, bool first) {
-    Tensor out = Tensor::host<float>(x.shape);
+    Tensor out = empty<float>(x.device(), x.shape);
     out.pending = stream.enqueue([=](const Exec& exec) {
       waitFor({&outGradient, &a, &b});
       const Tensor full = slope(exec, function, first, outGradient, a, b);

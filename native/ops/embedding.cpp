@@ -4,15 +4,13 @@
 
 #include <cstring>
 
+#include "backend/memory.h"
 #include "backend/registry.h"
 #include "ops/ops.h"
+#include "ops/queued.h"
 
 namespace topknot {
 namespace {
-
-void wait(const Tensor& t) {
-  if (t.pending) t.pending->wait();
-}
 
 RowFormat formatOf(DType dtype) {
   switch (dtype) {
@@ -36,18 +34,20 @@ RowFormat formatOf(DType dtype) {
 
 bool isQuantized(RowFormat format) { return format == RowFormat::int8 || format == RowFormat::int4; }
 
-void expectRowNumbers(const std::optional<Tensor>& t, const char* name, int64_t rows) {
+void expectRowNumbers(const std::optional<Tensor>& t, const char* name, const Tensor& table) {
+  const int64_t rows = table.rows();
   require(t.has_value(), ErrorCode::argument, name,
           ": expected a number for each row of a quantized table but received none");
   require(t->dtype == DType::float32, ErrorCode::dtype, name, ": expected float32 but received ",
           std::string(text(t->dtype)));
   require(t->rank() == 1 && t->rows() == rows, ErrorCode::shape, name, ": expected shape [", rows,
           "], a number for each row of the table, but received ", text(t->shape));
+  expectSameDevice(*t, name, table, "table.data");
 }
 
 void gatherInto(const Exec& exec, const EmbeddingRows& table, const Tensor& ids, Tensor& out) {
   const TableView view = readyTable(table);
-  const Tensor rows = readyIds(exec, ids, view.rows);
+  const Tensor rows = copyTo(readyIds(exec, ids, view.rows), table.data.device());
   run(table.data.device(), &Backend::gather, "gather", exec,
       GatherArgs{view, rows.data<int32_t>(), rows.count(), out.buffer->data()});
 }
@@ -55,7 +55,7 @@ void gatherInto(const Exec& exec, const EmbeddingRows& table, const Tensor& ids,
 void bagInto(const Exec& exec, const EmbeddingRows& table, Bags& bags, BagMode mode, Tensor& out) {
   const TableView view = readyTable(table);
   run(table.data.device(), &Backend::embeddingBag, "embeddingBag", exec,
-      EmbeddingBagArgs{view, bags.ready(exec), mode, out.data<float>(), nullptr});
+      EmbeddingBagArgs{view, bags.ready(exec, table.data.device()), mode, out.data<float>(), nullptr});
 }
 
 /// Rows of float tables keep their dtype; those of quantized ones become float32.
@@ -65,7 +65,7 @@ Tensor gathered(const TableView& view, const EmbeddingRows& table, const Tensor&
           " dimensions but received shape ", text(ids.shape));
   std::vector<int64_t> dims(ids.shape.dims().begin(), ids.shape.dims().end());
   dims.push_back(view.cols);
-  return Tensor::host(isQuantized(view.format) ? DType::float32 : table.data.dtype, Shape{dims});
+  return empty(table.data.device(), isQuantized(view.format) ? DType::float32 : table.data.dtype, Shape{dims});
 }
 
 }  // namespace
@@ -80,8 +80,8 @@ TableView checkedTable(const EmbeddingRows& table) {
   require(rows <= INT32_MAX, ErrorCode::range, "table: expected at most 2147483647 rows but received ", rows);
   TableView view{table.data.buffer->data(), rows, cols, format};
   if (isQuantized(format)) {
-    expectRowNumbers(table.scale, "table.scale", rows);
-    expectRowNumbers(table.bias, "table.bias", rows);
+    expectRowNumbers(table.scale, "table.scale", table.data);
+    expectRowNumbers(table.bias, "table.bias", table.data);
     view.scale = table.scale->data<float>();
     view.bias = table.bias->data<float>();
   } else {
@@ -94,9 +94,9 @@ TableView checkedTable(const EmbeddingRows& table) {
 }
 
 TableView readyTable(const EmbeddingRows& table) {
-  wait(table.data);
-  if (table.scale) wait(*table.scale);
-  if (table.bias) wait(*table.bias);
+  waitFor(table.data);
+  if (table.scale) waitFor(*table.scale);
+  if (table.bias) waitFor(*table.bias);
   return checkedTable(table);
 }
 
@@ -105,8 +105,9 @@ void expectIdType(const Tensor& ids, const char* name) {
           ": expected int32 or int64 but received ", std::string(text(ids.dtype)));
 }
 
-Tensor readyIds(const Exec& exec, const Tensor& ids, int64_t rows) {
-  wait(ids);
+Tensor readyIds(const Exec& exec, const Tensor& given, int64_t rows) {
+  waitFor(given);
+  const Tensor ids = copyTo(given, Device{});
   const int64_t n = ids.count();
   const bool wide = ids.dtype == DType::int64;
   Tensor out = wide ? Tensor::host<int32_t>(ids.shape) : ids;
@@ -163,18 +164,18 @@ Bags::Bags(Tensor ids, std::optional<Tensor> offsets, const BagOptions& options,
           text(weights_->shape));
 }
 
-BagsView Bags::ready(const Exec& exec) {
+BagsView Bags::ready(const Exec& exec, Device device) {
   ids_ = readyIds(exec, ids_, rows_);
-  if (weights_) wait(*weights_);
   const int64_t entries = ids_.count();
   Tensor ends = Tensor::host<int64_t>({count_ + 1});
   int64_t* out = ends.data<int64_t>();
   if (!offsets_) {
     for (int64_t b = 0; b <= count_; ++b) out[b] = b * ids_.cols();
   } else {
-    wait(*offsets_);
+    waitFor(*offsets_);
+    const Tensor offsets = copyTo(*offsets_, Device{});
     for (int64_t b = 0; b <= count_; ++b) {
-      out[b] = offsets_->dtype == DType::int64 ? offsets_->data<int64_t>()[b] : offsets_->data<int32_t>()[b];
+      out[b] = offsets.dtype == DType::int64 ? offsets.data<int64_t>()[b] : offsets.data<int32_t>()[b];
       require(b > 0 || out[0] == 0, ErrorCode::range, "offsets: expected to start at 0 but entry 0 is ", out[0]);
       require(b == 0 || out[b] >= out[b - 1], ErrorCode::range, "offsets: expected never to fall but entry ", b, " is ",
               out[b], " after ", out[b > 0 ? b - 1 : 0]);
@@ -184,8 +185,14 @@ BagsView Bags::ready(const Exec& exec) {
     require(out[count_] == entries, ErrorCode::range, "offsets: expected the last entry to be ", entries,
             ", the number of ids, but received ", out[count_]);
   }
-  offsets_ = ends;
-  return {ids_.data<int32_t>(), out, count_, weights_ ? weights_->data<float>() : nullptr, padding_};
+  ids_ = copyTo(ids_, device);
+  offsets_ = copyTo(ends, device);
+  if (weights_) {
+    waitFor(*weights_);
+    weights_ = copyTo(*weights_, device);
+  }
+  return {ids_.data<int32_t>(), offsets_->data<int64_t>(), count_, weights_ ? weights_->data<float>() : nullptr,
+          padding_};
 }
 
 namespace ops {
@@ -207,7 +214,7 @@ Tensor embeddingBag(Stream& stream, EmbeddingRows table, Tensor ids, std::option
                     BagOptions options) {
   const TableView view = checkedTable(table);
   Bags bags(std::move(ids), std::move(offsets), options, view.rows);
-  Tensor out = Tensor::host<float>({bags.count(), view.cols});
+  Tensor out = empty<float>(table.data.device(), {bags.count(), view.cols});
   out.pending = stream.enqueue(
       [=, mode = options.mode, result = out](const Exec& exec) mutable { bagInto(exec, table, bags, mode, result); });
   return out;
@@ -216,7 +223,7 @@ Tensor embeddingBag(Stream& stream, EmbeddingRows table, Tensor ids, std::option
 Tensor embeddingBagRows(Job& job, EmbeddingRows table, Tensor ids, std::optional<Tensor> offsets, BagOptions options) {
   const TableView view = checkedTable(table);
   Bags bags(std::move(ids), std::move(offsets), options, view.rows);
-  Tensor out = Tensor::host<float>({bags.count(), view.cols});
+  Tensor out = empty<float>(table.data.device(), {bags.count(), view.cols});
   bagInto(job.exec(), table, bags, options.mode, out);
   job.checkCancelled();
   return out;

@@ -61,8 +61,9 @@ class Bags {
   Bags(Tensor ids, std::optional<Tensor> offsets, const BagOptions& options, int64_t rows);
 
   int64_t count() const { return count_; }
-  /// Throws ERR_RANGE naming the entry.
-  BagsView ready(const Exec& exec);
+  /// Throws ERR_RANGE naming the entry. The view is of memory on `device`, whichever device ids, offsets and weights
+  /// are on.
+  BagsView ready(const Exec& exec, Device device);
 
  private:
   Tensor ids_;
@@ -72,7 +73,8 @@ class Bags {
 
 /// Throws ERR_DTYPE unless ids are int32 or int64.
 void expectIdType(const Tensor& ids, const char* name);
-/// Waits for ids and gives them as int32; throws ERR_RANGE naming the first that is not in [0, rows).
+/// Waits for ids, on any device, and gives them as int32 on the host; throws ERR_RANGE naming the first that is not in
+/// [0, rows).
 Tensor readyIds(const Exec& exec, const Tensor& ids, int64_t rows);
 
 }  // namespace topknot

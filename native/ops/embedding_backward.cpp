@@ -41,7 +41,7 @@ EmbeddingGradients::EmbeddingGradients(const Exec& exec, Tensor gradient, const 
           text(gradient_.shape));
   bags_ = std::move(bags);
   table_ = readyTable(table);
-  const BagsView view = bags_->ready(exec);
+  const BagsView view = bags_->ready(exec, Device{});
   const int64_t entries = view.offsets[view.bags];
   parallelFor(gradient_.rows(), std::max<int64_t>(1, grain / table_.cols), exec, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin * table_.cols; i < end * table_.cols; ++i) {
@@ -107,7 +107,7 @@ RowGradientsView EmbeddingGradients::view() const {
 }
 
 Tensor EmbeddingGradients::weightGradient(const Exec& exec) {
-  const BagsView view = bags_->ready(exec);
+  const BagsView view = bags_->ready(exec, Device{});
   Tensor out = Tensor::host<float>({view.offsets[view.bags]});
   run(cpuBackend(), &Backend::embeddingWeightGradient, "embeddingWeightGradient", exec,
       EmbeddingWeightGradientArgs{table_, view, gradient_.data<float>(), out.data<float>()});

@@ -1,6 +1,7 @@
 // Layer normalisation over the last dimension, with its gradients.
 #include <cmath>
 
+#include "backend/memory.h"
 #include "backend/registry.h"
 #include "ops/ops.h"
 #include "ops/queued.h"
@@ -33,7 +34,7 @@ namespace ops {
 
 Tensor layerNorm(Stream& stream, Tensor x, std::optional<Tensor> weight, std::optional<Tensor> bias, double eps) {
   const int64_t cols = checkedColumns(x, weight, bias, eps);
-  Tensor out = Tensor::host<float>(x.shape);
+  Tensor out = empty<float>(x.device(), x.shape);
   out.pending = stream.enqueue([=](const Exec& exec) {
     waitFor(x);
     if (weight) waitFor(*weight);
@@ -56,9 +57,9 @@ LayerNormGradients layerNormBackward(Stream& stream, Tensor outGradient, Tensor 
   expectFloat32(outGradient, "outGradient");
   expectShape(outGradient, "outGradient", x.shape, "that of x");
   expectSameDevice(outGradient, "outGradient", x, "x");
-  LayerNormGradients result{Tensor::host<float>(x.shape), std::nullopt, std::nullopt};
-  if (weight) result.weight = Tensor::host<float>({cols});
-  if (biasWanted) result.bias = Tensor::host<float>({cols});
+  LayerNormGradients result{empty<float>(x.device(), x.shape), std::nullopt, std::nullopt};
+  if (weight) result.weight = empty<float>(x.device(), {cols});
+  if (biasWanted) result.bias = empty<float>(x.device(), {cols});
   const auto pending = stream.enqueue([=](const Exec& exec) {
     waitFor({&outGradient, &x});
     if (weight) waitFor(*weight);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "backend/memory.h"
 #include "backend/registry.h"
 #include "ops/ops.h"
 
@@ -19,12 +20,12 @@ struct Matrices {
 
   const void* data() const { return tensor.buffer->data(); }
   int64_t least() const { return std::min(rows, cols); }
-  Tensor status() const { return Tensor::host<int32_t>(single ? Shape{} : Shape{batch}); }
+  Tensor status() const { return empty<int32_t>(tensor.device(), single ? Shape{} : Shape{batch}); }
   /// A result of as many matrices [r, c], or vectors [c].
   Tensor result(int64_t r, int64_t c) const {
-    return Tensor::host(tensor.dtype, single ? Shape{r, c} : Shape{batch, r, c});
+    return empty(tensor.device(), tensor.dtype, single ? Shape{r, c} : Shape{batch, r, c});
   }
-  Tensor result(int64_t c) const { return Tensor::host(tensor.dtype, single ? Shape{c} : Shape{batch, c}); }
+  Tensor result(int64_t c) const { return empty(tensor.device(), tensor.dtype, single ? Shape{c} : Shape{batch, c}); }
 };
 
 Matrices matrices(Tensor t, const char* name) {
@@ -71,7 +72,7 @@ void wait(const Tensor& t) {
 Tensor resultLike(const Tensor& t, bool overwrite) {
   constexpr long argument = 1, handle = 1;
   const bool own = t.buffer->ownBytes() == t.buffer->bytes() && !t.pending;
-  if (!overwrite || !own || t.buffer.use_count() > argument + handle) return Tensor::host(t.dtype, t.shape);
+  if (!overwrite || !own || t.buffer.use_count() > argument + handle) return empty(t.device(), t.dtype, t.shape);
   std::atomic_thread_fence(std::memory_order_acquire);  // behind the last read of whoever let go of it
   return t;
 }
@@ -92,7 +93,8 @@ std::string describePositiveDefinite(int32_t status, int64_t rows) {
   return concat("is not positive definite: pivot ", status, " of ", rows, " is not positive");
 }
 
-void requireSolved(const Tensor& status, int64_t rows, const char* name, Describe describe) {
+void requireSolved(const Tensor& made, int64_t rows, const char* name, Describe describe) {
+  const Tensor status = copyTo(made, Device{});
   int64_t first = -1, failed = 0;
   for (int64_t m = 0; m < status.count(); ++m) {
     if (status.data<int32_t>()[m] == solved) continue;

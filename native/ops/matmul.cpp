@@ -1,6 +1,7 @@
 // Products of matrices and of batches of them, with a bias and an activation, and their gradients.
 #include <algorithm>
 
+#include "backend/memory.h"
 #include "backend/registry.h"
 #include "ops/broadcast.h"
 #include "ops/ops.h"
@@ -151,7 +152,7 @@ class MatmulCall {
     std::vector<int64_t> full = batch_.dims;
     full.insert(full.end(), last.begin(), last.end());
     if (batch_.dims.empty() || Shape(full).count() == x.count()) return make(out.data<float>());
-    const Tensor all = Tensor::host<float>(Shape(full));
+    const Tensor all = empty<float>(a_.device(), Shape(full));
     make(all.data<float>());
     sumRepeated(exec, a_.device(), all.data<float>(), full, x.shape.dims(), out.data<float>());
   }
@@ -169,7 +170,7 @@ namespace ops {
 
 Tensor matmul(Stream& stream, Tensor a, Tensor b, MatmulOptions options) {
   const MatmulCall call(std::move(a), std::move(b), std::move(options));
-  Tensor out = Tensor::host<float>(call.outShape());
+  Tensor out = empty<float>(call.a().device(), call.outShape());
   out.pending = stream.enqueue([=](const Exec& exec) {
     call.wait();
     call.multiply(exec, call.options().activation, out.data<float>());
@@ -185,12 +186,12 @@ MatmulGradients matmulBackward(Stream& stream, Tensor outGradient, Tensor a, Ten
     expectShape(*t, name, call.outShape(), "that of the product");
     expectSameDevice(*t, name, call.a(), "a");
   }
-  MatmulGradients result{Tensor::host<float>(call.a().shape), Tensor::host<float>(call.b().shape), std::nullopt};
-  if (call.options().bias) result.bias = Tensor::host<float>(call.options().bias->shape);
+  const Device device = call.a().device();
+  MatmulGradients result{empty<float>(device, call.a().shape), empty<float>(device, call.b().shape), std::nullopt};
+  if (call.options().bias) result.bias = empty<float>(device, call.options().bias->shape);
   const auto pending = stream.enqueue([=](const Exec& exec) {
     call.wait();
     waitFor({&outGradient, &out});
-    const Device device = call.a().device();
     Tensor g = outGradient;  // of the product, before bias and activation
     const Unary f = call.options().activation;
     if (f != Unary::none) {
@@ -198,10 +199,10 @@ MatmulGradients matmulBackward(Stream& stream, Tensor outGradient, Tensor a, Ten
       const bool fromOut = f == Unary::relu || f == Unary::sigmoid || f == Unary::tanh;
       Tensor before = out;
       if (!fromOut) {
-        before = Tensor::host<float>(out.shape);
+        before = empty<float>(device, out.shape);
         call.multiply(exec, Unary::none, before.data<float>());
       }
-      g = Tensor::host<float>(out.shape);
+      g = empty<float>(device, out.shape);
       const UnaryGradientArgs args{.function = f,
                                    .x = before.data<float>(),
                                    .gradient = outGradient.data<float>(),

@@ -25,6 +25,12 @@ inline void expectSameDevice(const Tensor& t, const char* name, const Tensor& ot
           "', as ", otherName, " is, but is on '", text(t.device()), "'");
 }
 
+/// Of arguments that are checked on the host.
+inline void expectOnHost(const Tensor& t, const char* name) {
+  require(t.device().kind == Device::cpu, ErrorCode::device, name, ": expected to be on device 'cpu' but is on '",
+          text(t.device()), "'");
+}
+
 /// Rethrows the error of the operation that was to compute t.
 inline void waitFor(const Tensor& t) {
   if (t.pending) t.pending->wait();

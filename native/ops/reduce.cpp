@@ -1,6 +1,7 @@
 // Sums, means and maxima along one dimension or over all elements, with their gradients.
 #include <vector>
 
+#include "backend/memory.h"
 #include "backend/registry.h"
 #include "ops/ops.h"
 #include "ops/queued.h"
@@ -40,7 +41,7 @@ namespace ops {
 
 Tensor reduce(Stream& stream, Tensor x, Reduction kind, std::optional<int64_t> axis, bool keepDims) {
   const Cut cut(x, kind, axis, keepDims);
-  Tensor out = Tensor::host<float>(cut.out);
+  Tensor out = empty<float>(x.device(), cut.out);
   out.pending = stream.enqueue([=](const Exec& exec) {
     waitFor(x);
     const ReduceArgs args{kind, x.data<float>(), cut.outer, cut.length, cut.inner, out.data<float>()};
@@ -55,7 +56,7 @@ Tensor reduceBackward(Stream& stream, Tensor outGradient, Tensor x, Reduction ki
   expectFloat32(outGradient, "outGradient");
   expectShape(outGradient, "outGradient", cut.out, "that of the result");
   expectSameDevice(outGradient, "outGradient", x, "x");
-  Tensor out = Tensor::host<float>(x.shape);
+  Tensor out = empty<float>(x.device(), x.shape);
   out.pending = stream.enqueue([=](const Exec& exec) {
     waitFor({&outGradient, &x});
     const ReduceGradientArgs args{kind,       x.data<float>(), outGradient.data<float>(), cut.outer,

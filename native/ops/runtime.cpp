@@ -24,9 +24,12 @@ void useIsa(std::string isa) { topknot::useIsa(isa); }
 std::vector<DeviceEntry> devices() {
   std::vector<DeviceEntry> out;
   for (const DeviceInfo& info : topknot::devices())
-    out.push_back({text(info.device), info.name, info.isa, info.totalBytes});
+    out.push_back({text(info.device), info.name, info.isa, info.totalBytes,
+                   info.driver.empty() ? std::nullopt : std::optional(info.driver)});
   return out;
 }
+
+std::string device(std::string name) { return text(deviceNamed(name)); }
 
 std::string cudaProblem() { return topknot::cudaProblem(); }
 

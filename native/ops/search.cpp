@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "ops/ops.h"
+#include "ops/queued.h"
 
 namespace topknot {
 namespace {
@@ -75,6 +76,7 @@ TopkResult topkQueued(Stream& stream, Tensor queries, Tensor items, int64_t k, M
           " columns, as many as items, but received ", queries.cols());
   require(k >= 1 && k <= items.rows(), ErrorCode::range, "k: expected 1 to ", items.rows(),
           " (the number of items) but received ", k);
+  expectSameDevice(queries, "queries", items, "items");
   TopkResult out{Tensor::host<int32_t>({queries.rows(), k}), Tensor::host<float>({queries.rows(), k})};
   out.ids.pending = out.scores.pending = stream.enqueue([=](const Exec& exec) {
     Job job(exec.priority);

@@ -1,4 +1,5 @@
 // Softmax and its logarithm over the last dimension, with their gradients.
+#include "backend/memory.h"
 #include "backend/registry.h"
 #include "ops/ops.h"
 #include "ops/queued.h"
@@ -21,7 +22,7 @@ namespace ops {
 
 Tensor softmax(Stream& stream, Tensor x, bool log) {
   const int64_t cols = columnsOf(x, "x");
-  Tensor out = Tensor::host<float>(x.shape);
+  Tensor out = empty<float>(x.device(), x.shape);
   out.pending = stream.enqueue([=](const Exec& exec) {
     waitFor(x);
     const SoftmaxArgs args{x.data<float>(), rowsOf(x, cols), cols, log, out.data<float>()};
@@ -35,7 +36,7 @@ Tensor softmaxBackward(Stream& stream, Tensor outGradient, Tensor out, bool log)
   expectFloat32(outGradient, "outGradient");
   expectShape(outGradient, "outGradient", out.shape, "that of out");
   expectSameDevice(outGradient, "outGradient", out, "out");
-  Tensor result = Tensor::host<float>(out.shape);
+  Tensor result = empty<float>(out.device(), out.shape);
   result.pending = stream.enqueue([=](const Exec& exec) {
     waitFor({&outGradient, &out});
     const SoftmaxGradientArgs args{.y = out.data<float>(),

@@ -4,7 +4,10 @@
 #include <limits>
 #include <type_traits>
 
+#include "backend/memory.h"
+#include "backend/registry.h"
 #include "ops/ops.h"
+#include "ops/queued.h"
 
 namespace topknot {
 namespace {
@@ -69,6 +72,7 @@ Tensor tensorFrom(Tensor data, DType dtype, std::vector<int64_t> shape) {
           " elements but data has ", data.count());
   Tensor out = data;
   if (data.dtype != dtype) {
+    expectOnHost(data, "data");
     out = Tensor::host(dtype, wanted);
     convertInto(data, out, Exec{.priority = 1});
   }
@@ -96,7 +100,25 @@ Tensor cast(Stream& stream, Tensor tensor, DType dtype) {
   return out;
 }
 
-MemoryUse memoryUse() { return topknot::memoryUse(); }
+Tensor toDevice(Stream& stream, Tensor tensor, std::string device) {
+  const Device target = deviceNamed(device);
+  if (tensor.device() == target) return tensor;
+  Tensor out = empty(target, tensor.dtype, tensor.shape);
+  out.pending = stream.enqueue([=](const Exec&) {
+    waitFor(tensor);
+    copyInto(tensor, out);
+  });
+  return out;
+}
+
+MemoryReport memoryUse() {
+  const MemoryUse use = topknot::memoryUse();
+  MemoryReport out{use.hostBytes, use.hostBuffers, use.cudaBytes, use.cudaBuffers, {}};
+  for (const DeviceMemory& m : cudaMemory()) out.cuda.push_back({text(m.device), m.usedBytes, m.keptBytes});
+  return out;
+}
+
+void trim() { trimCuda(); }
 
 }  // namespace ops
 }  // namespace topknot

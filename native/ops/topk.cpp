@@ -2,8 +2,10 @@
 #include <bit>
 #include <cstdint>
 
+#include "backend/memory.h"
 #include "backend/registry.h"
 #include "ops/ops.h"
+#include "ops/queued.h"
 #include "ops/topk_checks.h"
 
 namespace topknot {
@@ -23,7 +25,8 @@ void expectFloats(const Tensor& t, const char* name) {
   expect(t, name, t.dtype, 2);
 }
 
-void expectFinite(const Tensor& t, const char* name) {
+void expectFinite(const Tensor& given, const char* name) {
+  const Tensor t = copyTo(given, Device{});
   for (int64_t i = 0; i < t.count(); ++i) {
     const bool finite = (std::bit_cast<uint32_t>(t.data<float>()[i]) & 0x7f800000u) != 0x7f800000u;
     require(finite, ErrorCode::value, name, ": expected finite numbers but row ", i / t.cols(), " holds ",
@@ -44,8 +47,7 @@ void expectMatching(const Tensor& queries, const char* queriesName, const Tensor
           items.rows());
   require(queries.cols() == items.cols(), ErrorCode::shape, queriesName, ": expected ", items.cols(),
           " columns, as many as items, but received ", queries.cols());
-  require(queries.device() == items.device(), ErrorCode::device, queriesName, ": expected to be on device '",
-          text(items.device()), "', as items are, but is on '", text(queries.device()), "'");
+  expectSameDevice(queries, queriesName, items, "items");
 }
 
 void expectK(int64_t k, int64_t items) {
@@ -70,6 +72,7 @@ FilterView checked(const Filter& filter, int64_t queries, int64_t items) {
   FilterView view;
   if (filter.allowed) {
     const int64_t words = (items + 63) / 64;
+    expectOnHost(*filter.allowed, "filter.allowed");
     expect(*filter.allowed, "filter.allowed", DType::int64, 1);
     require(filter.allowed->rows() == words, ErrorCode::shape, "filter.allowed: expected ", words,
             " words of 64 bits, one bit for each of ", items, " items, but received ", filter.allowed->rows());
@@ -78,6 +81,8 @@ FilterView checked(const Filter& filter, int64_t queries, int64_t items) {
   require(filter.seen || !filter.seenRows, ErrorCode::argument,
           "filter.seenRows: expected together with filter.seen but received alone");
   if (!filter.seen) return view;
+  expectOnHost(filter.seen->indptr, "filter.seen.indptr");
+  expectOnHost(filter.seen->indices, "filter.seen.indices");
   expectCsr(*filter.seen, "filter.seen");
   require(filter.seen->cols == items, ErrorCode::shape, "filter.seen: expected ", items,
           " columns, one for each item, but received ", filter.seen->cols);
@@ -87,7 +92,27 @@ FilterView checked(const Filter& filter, int64_t queries, int64_t items) {
   require(rows == queries, ErrorCode::shape, filter.seenRows ? "filter.seenRows" : "filter.seen", ": expected ",
           queries, " rows, one for each query, but received ", rows);
   if (filter.seenRows) {
+    expectOnHost(*filter.seenRows, "filter.seenRows");
     expectIds(*filter.seenRows, "filter.seenRows", filter.seen->rows(), "the rows of filter.seen");
+    view.seenRows = filter.seenRows->data<int32_t>();
+  }
+  return view;
+}
+
+FilterView checked(Filter& filter, int64_t queries, int64_t items, Device device) {
+  FilterView view = checked(filter, queries, items);
+  if (filter.allowed) {
+    filter.allowed = copyTo(*filter.allowed, device);
+    view.allowed = reinterpret_cast<const uint64_t*>(filter.allowed->data<int64_t>());
+  }
+  if (filter.seen) {
+    filter.seen->indptr = copyTo(filter.seen->indptr, device);
+    filter.seen->indices = copyTo(filter.seen->indices, device);
+    view.seenPtr = filter.seen->indptr.data<int64_t>();
+    view.seenIds = filter.seen->indices.data<int32_t>();
+  }
+  if (filter.seenRows) {
+    filter.seenRows = copyTo(*filter.seenRows, device);
     view.seenRows = filter.seenRows->data<int32_t>();
   }
   return view;
@@ -100,14 +125,16 @@ TopkResult topk(Job& job, Tensor queries, Tensor items, std::optional<Tensor> it
   expectMatching(queries, "queries", items, true);
   expectFinite(queries, "queries");
   expectK(k, items.rows());
-  const FilterView filterView = checked(filter, queries.rows(), items.rows());
+  const Device device = items.device();
+  const FilterView filterView = checked(filter, queries.rows(), items.rows(), device);
   if (metric != Metric::innerProduct) {
     if (!itemNorms) itemNorms = squaredNorms(job, items);
     expect(*itemNorms, "itemNorms", DType::float32, 1);
+    expectSameDevice(*itemNorms, "itemNorms", items, "items");
     require(itemNorms->rows() == items.rows(), ErrorCode::shape, "itemNorms: expected ", items.rows(),
             " squared lengths, one for each item, but received ", itemNorms->rows());
   }
-  TopkResult result{Tensor::host<int32_t>({queries.rows(), k}), Tensor::host<float>({queries.rows(), k})};
+  TopkResult result{empty<int32_t>(device, {queries.rows(), k}), empty<float>(device, {queries.rows(), k})};
   const TopkArgs args{.queries = matrix(queries),
                       .items = floatMatrix(items),
                       .k = k,
@@ -118,7 +145,7 @@ TopkResult topk(Job& job, Tensor queries, Tensor items, std::optional<Tensor> it
                       .scores = result.scores.data<float>()};
   run(items.device(), &Backend::topk, "topk", job.exec(), args);
   job.checkCancelled();
-  return result;
+  return {copyTo(result.ids, Device{}), copyTo(result.scores, Device{})};
 }
 
 TopkResult selectTopk(Job& job, Tensor scores, int64_t k, Filter filter) {
@@ -126,8 +153,9 @@ TopkResult selectTopk(Job& job, Tensor scores, int64_t k, Filter filter) {
   require(scores.cols() <= INT32_MAX, ErrorCode::range, "scores: expected at most 2147483647 columns but received ",
           scores.cols());
   expectK(k, scores.cols());
-  const FilterView filterView = checked(filter, scores.rows(), scores.cols());
-  TopkResult result{Tensor::host<int32_t>({scores.rows(), k}), Tensor::host<float>({scores.rows(), k})};
+  const Device device = scores.device();
+  const FilterView filterView = checked(filter, scores.rows(), scores.cols(), device);
+  TopkResult result{empty<int32_t>(device, {scores.rows(), k}), empty<float>(device, {scores.rows(), k})};
   const SelectTopkArgs args{.scores = matrix(scores),
                             .k = k,
                             .filter = filterView,
@@ -135,12 +163,12 @@ TopkResult selectTopk(Job& job, Tensor scores, int64_t k, Filter filter) {
                             .out = result.scores.data<float>()};
   run(scores.device(), &Backend::selectTopk, "selectTopk", job.exec(), args);
   job.checkCancelled();
-  return result;
+  return {copyTo(result.ids, Device{}), copyTo(result.scores, Device{})};
 }
 
 Tensor squaredNorms(Job& job, Tensor items) {
   expectFloats(items, "items");
-  Tensor norms = Tensor::host<float>({items.rows()});
+  Tensor norms = empty<float>(items.device(), {items.rows()});
   const SquaredNormsArgs args{floatMatrix(items), norms.data<float>()};
   run(items.device(), &Backend::squaredNorms, "squaredNorms", job.exec(), args);
   job.checkCancelled();

@@ -17,6 +17,9 @@ void expectFinite(const Tensor& t, const char* name);
 /// Two matrices with the same number of columns, on the same device; items may be of 16 bits where `half`.
 void expectMatching(const Tensor& queries, const char* queriesName, const Tensor& items, bool half = false);
 void expectK(int64_t k, int64_t items);
+/// The filter's tensors are on the host, where they are checked.
 FilterView checked(const Filter& filter, int64_t queries, int64_t items);
+/// The same, then moved to `device`: the view lasts as long as `filter`.
+FilterView checked(Filter& filter, int64_t queries, int64_t items, Device device);
 
 }  // namespace topknot

@@ -25,8 +25,21 @@ struct DeviceEntry {
   std::string device;  // 'cpu', 'cuda:0', ...
   std::string name, isa;
   int64_t totalBytes;
+  std::optional<std::string> driver;
 };
-TOPKNOT_FIELDS(DeviceEntry, device, name, isa, totalBytes)
+TOPKNOT_FIELDS(DeviceEntry, device, name, isa, totalBytes, driver)
+
+struct CudaMemoryUse {
+  std::string device;
+  int64_t usedBytes, keptBytes;
+};
+TOPKNOT_FIELDS(CudaMemoryUse, device, usedBytes, keptBytes)
+
+struct MemoryReport {
+  int64_t hostBytes, hostBuffers, cudaBytes, cudaBuffers;
+  std::vector<CudaMemoryUse> cuda;  // of the devices in use
+};
+TOPKNOT_FIELDS(MemoryReport, hostBytes, hostBuffers, cudaBytes, cudaBuffers, cuda)
 
 /// What to do with two entries for the same cell.
 enum class Duplicates : int32_t { sum, refuse, first, last, max };

@@ -81,7 +81,7 @@ TEST(theRegistryUsesIt) {
   CHECK(all[0].device == Device{} && all[0].totalBytes > 0 && !all[0].name.empty());
   CHECK((all[1].device == Device{Device::cuda, 0}) && all[1].isa == "sm_90" && all[1].name == "Emulated GPU");
   CHECK(cudaProblem().empty());
-  CHECK(freeBytes({}) > 0 && freeBytes({Device::cuda, 0}) == int64_t{1} << 29);
+  CHECK(freeBytes({}) > 0 && freeBytes({Device::cuda, 0}) == int64_t{1} << 30);
   CHECK(std::string(backendOf({Device::cuda, 0}).isa) == "simt");
   CHECK_THROWS(backendOf({Device::cuda, 7}), device);
 }

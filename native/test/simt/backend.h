@@ -12,24 +12,30 @@ namespace topknot::cuda {
 /// How the emulated table's topk runs: tests set it to reach every path on small shapes.
 inline TopkPlan emulatedPlan;
 
+inline Status emulatedCopy(const Exec& exec, void* to, const void* from, size_t bytes) {
+  const Queue queue(exec);
+  if (bytes > 0 && queue.status().ok()) std::memcpy(to, from, bytes);
+  return queue.status();
+}
+
 inline Backend emulatedBackend() {
   Backend table{.name = "cuda", .isa = "simt"};
-  table.allocate = [](const Exec&, size_t bytes, void** out) {
-    *out = simt::allocate(bytes);
-    return Status{};
+  table.allocate = [](const Exec& exec, size_t bytes, void** out) {
+    Queue queue(exec);
+    *out = queue.allocate(bytes);
+    return queue.status();
   };
   table.release = [](const Exec&, void* data) {
-    simt::release(data);
+    try {
+      simt::release(data);
+    } catch (const simt::Fault& fault) {
+      return failure(ErrorCode::internal, "%s", fault.what());
+    }
     return Status{};
   };
-  table.upload = [](const Exec&, void* device, const void* host, size_t bytes) {
-    if (bytes > 0) std::memcpy(device, host, bytes);
-    return Status{};
-  };
-  table.download = [](const Exec&, void* host, const void* device, size_t bytes) {
-    if (bytes > 0) std::memcpy(host, device, bytes);
-    return Status{};
-  };
+  table.upload = emulatedCopy;
+  table.download = emulatedCopy;
+  table.copy = emulatedCopy;
   addSearch(table);
   addEmbedding(table);
   addAttention(table);

@@ -1,11 +1,18 @@
 #include "test/simt/memory.h"
 
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <mutex>
 #include <new>
 
 #include "test/simt/emulator.h"
+#include "test/simt/faults.h"
 #include "test/simt/fiber.h"
 
 #if defined(TOPKNOT_SIMT_ASAN)
@@ -54,42 +61,94 @@ void fillPoison(char* data, size_t bytes) {
   }
 }
 
-std::map<void*, size_t>& allocations() {
-  static std::map<void*, size_t> live;
-  return live;
+/// Never destroyed: handles that JavaScript still holds at the end of the process are released after it.
+struct Heap {
+  std::mutex mutex;
+  std::map<void*, size_t> live;
+  size_t bytes = 0, peak = 0;
+};
+Heap& heap() {
+  static Heap& one = *new Heap;
+  return one;
+}
+
+Faults* mapped() {
+  const char* path = std::getenv("TOPKNOT_SIMT_FAULTS");
+  const int file = path ? open(path, O_RDWR) : -1;
+  if (file < 0) return nullptr;
+  void* data = mmap(nullptr, sizeof(Faults), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+  close(file);
+  return data == MAP_FAILED ? nullptr : static_cast<Faults*>(data);
 }
 
 }  // namespace
 
+Faults& faults() {
+  static Faults& one = []() -> Faults& {
+    Faults* const m = mapped();
+    return m ? *m : *new Faults{};
+  }();
+  return one;
+}
+
 void* allocate(size_t bytes) {
+  Heap& h = heap();
+  const std::lock_guard lock(h.mutex);
+  if (falls(faults().allocation) || bytes > deviceBytes - h.bytes) return nullptr;
   // cudaMalloc aligns to 256 bytes; the guard behind starts at the very byte behind the end.
   constexpr size_t alignment = 256;
   const size_t total = (alignment + bytes + guardBytes + alignment - 1) / alignment * alignment;
   char* base = static_cast<char*>(std::aligned_alloc(alignment, total));
-  if (!base) throw std::bad_alloc();
+  if (!base) return nullptr;
   char* data = base + alignment;
   setGuard(data - guardBytes);
   fillPoison(data, bytes);
   setGuard(data + bytes);
-  allocations()[data] = bytes;
+  h.live[data] = bytes;
+  faults().live = static_cast<int64_t>(h.live.size());
+  h.bytes += bytes;
+  h.peak = std::max(h.peak, h.bytes);
   return data;
 }
 
 void release(void* data) {
   if (!data) return;
-  const auto found = allocations().find(data);
-  if (found == allocations().end()) throw Fault("release of memory that is not allocated");
+  Heap& h = heap();
+  const std::lock_guard lock(h.mutex);
+  const auto found = h.live.find(data);
+  if (found == h.live.end()) throw Fault("release of memory that is not allocated");
   char* const bytes = static_cast<char*>(data);
   const size_t count = found->second;
-  allocations().erase(found);
+  h.live.erase(found);
+  faults().live = static_cast<int64_t>(h.live.size());
+  h.bytes -= count;
   ASAN_UNPOISON_MEMORY_REGION(bytes - guardBytes, count + 2 * guardBytes);
   std::free(bytes - 256);
 }
 
-size_t liveAllocations() { return allocations().size(); }
+size_t liveAllocations() {
+  const std::lock_guard lock(heap().mutex);
+  return heap().live.size();
+}
+
+size_t liveBytes() {
+  const std::lock_guard lock(heap().mutex);
+  return heap().bytes;
+}
+
+size_t peakBytes() {
+  const std::lock_guard lock(heap().mutex);
+  return heap().peak;
+}
+
+void forgetPeak() {
+  const std::lock_guard lock(heap().mutex);
+  heap().peak = heap().bytes;
+}
 
 void checkGuards(const char* kernel) {
-  for (const auto& [data, bytes] : allocations()) {
+  const std::lock_guard lock(heap().mutex);
+  for (const auto& [data, bytes] : heap().live) {
     checkZones(static_cast<char*>(data), bytes, "device memory", std::string("found when ") + kernel + " ended");
   }
 }

@@ -11,10 +11,16 @@ namespace simt {
 inline constexpr uint32_t poison = 0x7fa5a5a5u;
 inline constexpr size_t guardBytes = 128;
 
-/// "Device" memory. release() of what allocate() did not give is a fault, as is a second one.
+/// "Device" memory, of as many bytes as the emulated device has; null when there is not enough left. release() of what
+/// allocate() did not give is a fault, as is a second one. From any thread.
+inline constexpr size_t deviceBytes = size_t{1} << 30;
 void* allocate(size_t bytes);
 void release(void* data);
 size_t liveAllocations();
+size_t liveBytes();
+/// The most that was live since the last call of forgetPeak().
+size_t peakBytes();
+void forgetPeak();
 /// Throws a Fault when a guard zone of a live allocation has changed.
 void checkGuards(const char* kernel);
 

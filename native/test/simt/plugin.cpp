@@ -1,5 +1,5 @@
 // A CUDA plugin without CUDA, for the tests of backend/cuda_loader.cpp: one emulated device, or what
-// TOPKNOT_SIMT_PLUGIN says: old-abi, no-driver, old-driver, no-gpu or old-gpu.
+// TOPKNOT_SIMT_PLUGIN says: old-abi, no-driver, old-driver, no-gpu, old-gpu or two-gpus.
 #include <cstdlib>
 #include <string_view>
 
@@ -15,7 +15,7 @@ bool plays(std::string_view what) {
 }
 
 Status driver(CudaDriver* out) noexcept {
-  *out = {13000, 13000, 1};
+  *out = {13000, 13000, plays("two-gpus") ? 2 : 1};
   if (plays("no-driver")) out->driver = 0;
   if (plays("old-driver")) out->driver = 12020;
   if (plays("no-driver") || plays("old-driver")) {
@@ -30,12 +30,24 @@ Status driver(CudaDriver* out) noexcept {
 }
 
 Status device(int32_t, CudaDeviceInfo* out) noexcept {
-  *out = {"Emulated GPU", plays("old-gpu") ? 7 : 9, 0, 2, uint64_t{1} << 30};
+  *out = {"Emulated GPU", plays("old-gpu") ? 7 : 9, 0, 2, simt::deviceBytes};
   return {};
 }
 
 Status freeBytes(int32_t, uint64_t* out) noexcept {
-  *out = uint64_t{1} << 29;
+  *out = simt::deviceBytes - simt::liveBytes();
+  return {};
+}
+
+/// As an allocator that keeps all it ever had.
+Status memory(int32_t, CudaMemory* out) noexcept {
+  out->used = simt::liveBytes();
+  out->kept = simt::peakBytes() - out->used;
+  return {};
+}
+
+Status trim(int32_t) noexcept {
+  simt::forgetPeak();
   return {};
 }
 
@@ -48,8 +60,9 @@ const Backend* backend(int32_t) noexcept {
 }  // namespace topknot::cuda
 
 extern "C" __attribute__((visibility("default"))) const topknot::CudaPlugin* topknot_cuda_plugin() {
-  static topknot::CudaPlugin plugin{topknot::cudaAbi, topknot::cuda::driver, topknot::cuda::device,
-                                    topknot::cuda::freeBytes, topknot::cuda::backend};
+  static topknot::CudaPlugin plugin{topknot::cudaAbi,         topknot::cuda::driver,  topknot::cuda::device,
+                                    topknot::cuda::freeBytes, topknot::cuda::backend, topknot::cuda::memory,
+                                    topknot::cuda::trim};
   plugin.abi = topknot::cuda::plays("old-abi") ? 1 : topknot::cudaAbi;
   return &plugin;
 }

@@ -1,13 +1,20 @@
-// cuda/queue.h for the emulator: work runs at once, on this thread. A fault of a kernel is thrown.
+// cuda/queue.h for the emulator: work runs at once, on this thread. A fault of a kernel loses the device.
 #pragma once
+#include <mutex>
+#include <vector>
+
 #include "cuda/simt.h"
 #include "test/simt/emulator.h"
+#include "test/simt/faults.h"
 
 namespace topknot::cuda {
 
 class Queue {
  public:
-  explicit Queue(const Exec&) {}
+  explicit Queue(const Exec& exec) : device_(exec.device) {
+    if (simt::faults().recover.exchange(0)) LostDevices::all().clear();
+    status_ = LostDevices::all().status(device_);
+  }
   ~Queue() {
     for (void* data : workspaces_) simt::release(data);
   }
@@ -16,31 +23,50 @@ class Queue {
 
   const Status& status() const { return status_; }
 
+  /// null after a failure.
+  void* allocate(size_t bytes) {
+    if (!status_.ok()) return nullptr;
+    void* data = simt::allocate(bytes > 0 ? bytes : 1);
+    if (!data) {
+      fail(failure(ErrorCode::memory, "device 'cuda:%d': could not allocate %zu bytes: %zu of %zu are free", device_,
+                   bytes, simt::deviceBytes - simt::liveBytes(), simt::deviceBytes));
+    }
+    return data;
+  }
+
   template <typename T>
   T* workspace(int64_t count) {
-    workspaces_.push_back(simt::allocate(static_cast<size_t>(count > 0 ? count : 1) * sizeof(T)));
-    return static_cast<T*>(workspaces_.back());
+    void* data = allocate(static_cast<size_t>(count > 0 ? count : 1) * sizeof(T));
+    if (data) workspaces_.push_back(data);
+    return static_cast<T*>(data);
   }
 
   template <typename... Params>
   void launch(const char* name, void (*kernel)(Params...), Grid grid, int threads,
               std::type_identity_t<Params>... args) {
-    if (grid.shared > maxDynamicShared) {
-      throw simt::Fault(std::string(name) + ": more dynamic shared memory than every GPU has");
+    if (!status_.ok()) return;
+    const std::lock_guard lock(launching_);  // the size of dynamic shared memory is the emulator's, not the launch's
+    try {
+      if (grid.shared > maxDynamicShared) {
+        throw simt::Fault(std::string(name) + ": more dynamic shared memory than every GPU has");
+      }
+      simt::setDynamicShared(static_cast<size_t>(grid.shared));
+      simt::launch(name, kernel, {static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y)},
+                   static_cast<unsigned>(threads), args...);
+    } catch (const simt::Fault& fault) {
+      status_ = failure(ErrorCode::deviceLost, "%s", fault.what());
+      LostDevices::all().add(device_, fault.what());
     }
-    simt::setDynamicShared(static_cast<size_t>(grid.shared));
-    simt::launch(name, kernel, {static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y)},
-                 static_cast<unsigned>(threads), args...);
   }
 
   template <typename T>
   T fetch(const T* data) {
-    return *data;
+    return status_.ok() ? *data : T{};
   }
   template <typename T>
   T* zero() {
     T* data = workspace<T>(1);
-    *data = T{};
+    if (data) *data = T{};
     return data;
   }
   void fail(const Status& status) {
@@ -50,6 +76,8 @@ class Queue {
   int multiprocessors() const { return 2; }  // few, so that a slice holds several tiles
 
  private:
+  static inline std::mutex launching_;
+  int device_;
   Status status_;
   std::vector<void*> workspaces_;
 };

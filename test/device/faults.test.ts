@@ -1,0 +1,120 @@
+// What goes wrong on a GPU: memory that runs out at any allocation, kernels that crash. The emulated device fails as told.
+import { openSync, readSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, describe, expect, it } from 'vitest';
+import { add, device, memory, scope, softmax, TopknotError, tensor } from '../../lib/index.js';
+import { type Arguments, type Case, cases, nameOf, placed, resultsOf, valuesOf } from './cases.js';
+
+// The counters of native/test/simt/faults.h. The plugin maps the file when it is first used.
+const path = join(tmpdir(), `topknot-faults-${process.pid}`);
+const file = openSync(path, 'w+');
+writeSync(file, Buffer.alloc(32));
+process.env.TOPKNOT_SIMT_FAULTS = path;
+const places = { allocation: 0, grid: 8, recover: 16, live: 24 };
+type Counter = keyof typeof places;
+const set = (counter: Counter, n: number) => writeSync(file, BigInt64Array.of(BigInt(n)), 0, 8, places[counter]);
+function get(counter: Counter): number {
+  const number = new BigInt64Array(1);
+  readSync(file, number, 0, 8, places[counter]);
+  return Number(number[0]);
+}
+
+afterEach(() => {
+  set('allocation', 0);
+  set('grid', 0);
+  set('recover', 1);
+  device('cuda'); // the next call recovers
+});
+
+/** The values of a call's results; whatever happens, its tensors are gone afterwards. */
+async function run(one: Case, args: Arguments): Promise<number[][]> {
+  const results = scope(() => resultsOf(one, args));
+  try {
+    return await valuesOf(results);
+  } finally {
+    for (const t of results) t.dispose();
+  }
+}
+
+const outcomeOf = (one: Case, args: Arguments) => run(one, args).catch((error: unknown) => error as TopknotError);
+const code = (outcome: unknown) => (outcome instanceof TopknotError ? outcome.code : 'none');
+
+/** Settled tensors on the GPU, and how many allocations there are with them. */
+async function ready(one: Case): Promise<Arguments> {
+  const args = placed(one.args(), 'cuda');
+  for (const t of Object.values(args)) await t.data();
+  return args;
+}
+
+const each = cases.map((one): [string, Case] => [nameOf(one), one]);
+
+describe('out of memory', () => {
+  it.each(each)('%s', async (_, one) => {
+    const args = await ready(one);
+    const live = get('live');
+    const expected = await outcomeOf(one, args);
+    if (code(expected) === 'ERR_DEVICE') return; // no kernel
+    expect(get('live')).toBe(live);
+    for (let n = 1; ; n++) {
+      set('allocation', n);
+      const outcome = await outcomeOf(one, args);
+      const came = get('allocation') === 0;
+      set('allocation', 0);
+      expect(get('live')).toBe(live);
+      if (!came) {
+        expect(n).toBeGreaterThan(1);
+        expect(outcome).toEqual(expected);
+        break;
+      }
+      expect(code(outcome)).toBe('ERR_MEMORY');
+      expect((outcome as Error).message).toMatch(/device 'cuda:0': could not allocate \d+ bytes: \d+ of \d+ are free/);
+    }
+    for (const t of Object.values(args)) t.dispose();
+  });
+
+  it('of a tensor that is moved', async () => {
+    const live = get('live');
+    set('allocation', 1);
+    expect(() => tensor([1], { device: 'cuda' })).toThrow(/could not allocate 4 bytes/);
+    expect(get('live')).toBe(live);
+    expect(tensor([1], { device: 'cuda' }).dataSync()[0]).toBe(1);
+  });
+});
+
+describe('a kernel that crashes', () => {
+  it.each(each)('%s', async (_, one) => {
+    const args = await ready(one);
+    const live = get('live');
+    if (code(await outcomeOf(one, args)) === 'ERR_DEVICE') return; // no kernel
+    set('grid', 1);
+    const outcome = await outcomeOf(one, args);
+    expect(code(outcome)).toBe('ERR_DEVICE_LOST');
+    expect((outcome as Error).message).toContain('a planted fault');
+    expect(code(await outcomeOf(one, args))).toBe('ERR_DEVICE_LOST');
+    expect(get('live')).toBe(live);
+    set('recover', 1);
+    expect(code(await outcomeOf(one, args))).toBe('none');
+    for (const t of Object.values(args)) t.dispose();
+  });
+
+  it('loses pending and later work there, and nothing else', async () => {
+    const other = tensor([1, 2], { device: 'cuda:1' });
+    const x = tensor([1, 2], { device: 'cuda' });
+    await x.data();
+    set('grid', 1);
+    const pending = scope(() => softmax(softmax(x)));
+    await expect(pending.data()).rejects.toMatchObject({ code: 'ERR_DEVICE_LOST' });
+    const lost = { code: 'ERR_DEVICE_LOST', message: expect.stringMatching(/'cuda:0' was lost.*a planted fault/) };
+    await expect(x.data()).rejects.toMatchObject(lost);
+    expect(() => x.dataSync()).toThrow(expect.objectContaining(lost));
+    expect(() => tensor([1]).to('cuda')).toThrow(expect.objectContaining(lost));
+    expect(() => add(x, x)).toThrow(expect.objectContaining(lost));
+    expect((await add(tensor([1]), tensor([2])).data())[0]).toBe(3);
+    expect((await other.data()).join()).toBe('1,2');
+    expect(memory().cuda.map((m) => m.device)).toContain('cuda:0');
+    x.dispose();
+    set('recover', 1);
+    expect((await tensor([5], { device: 'cuda' }).data())[0]).toBe(5);
+  });
+});

@@ -19,6 +19,7 @@ export interface NativeOps {
   tensorInfo(tensor: Handle | TypedArray): { shape: readonly number[]; dtype: DType; device: string; };
   tensorFrom(data: Handle | TypedArray, dtype: DType, shape: readonly number[]): Handle;
   tensorFull(dtype: DType, shape: readonly number[], value: number): Handle;
+  toDevice(tensor: Handle | TypedArray, device: string): Handle;
   cast(tensor: Handle | TypedArray, dtype: DType): Handle;
   concat(control: Control | undefined, parts: readonly (Handle)[]): Promise<Handle>;
   concatSync(parts: readonly (Handle)[]): Handle;
@@ -44,14 +45,16 @@ export interface NativeOps {
   csrTakeRowsSync(matrix: { indptr: Handle; indices: Handle; values: Handle; cols: number; }, rows: Handle | TypedArray): { indptr: Handle; indices: Handle; values: Handle; cols: number; };
   csrUpdate(control: Control | undefined, matrix: { indptr: Handle; indices: Handle; values: Handle; cols: number; }, update: { indptr: Handle; indices: Handle; values: Handle; cols: number; }, rowOf: Handle | TypedArray, colOf: Handle | TypedArray, rowCount: number, colCount: number, duplicates: 'sum' | 'refuse' | 'first' | 'last' | 'max'): Promise<{ indptr: Handle; indices: Handle; values: Handle; cols: number; }>;
   csrUpdateSync(matrix: { indptr: Handle; indices: Handle; values: Handle; cols: number; }, update: { indptr: Handle; indices: Handle; values: Handle; cols: number; }, rowOf: Handle | TypedArray, colOf: Handle | TypedArray, rowCount: number, colCount: number, duplicates: 'sum' | 'refuse' | 'first' | 'last' | 'max'): { indptr: Handle; indices: Handle; values: Handle; cols: number; };
-  memoryUse(): { hostBytes: number; hostBuffers: number; cudaBytes: number; cudaBuffers: number; };
+  memoryUse(): { hostBytes: number; hostBuffers: number; cudaBytes: number; cudaBuffers: number; cuda: readonly ({ device: string; usedBytes: number; keptBytes: number; })[]; };
+  trim(): void;
   threads(): number;
   setThreads(threads: number): void;
   isas(): readonly string[];
   isa(): string;
   useIsa(isa: string): void;
-  devices(): readonly ({ device: string; name: string; isa: string; totalBytes: number; })[];
+  devices(): readonly ({ device: string; name: string; isa: string; totalBytes: number; driver?: string | undefined; })[];
   cudaProblem(): string;
+  device(name: string): string;
   measureRead(control: Control | undefined, data: Handle | TypedArray, passes: number): Promise<readonly number[]>;
   measureReadSync(data: Handle | TypedArray, passes: number): readonly number[];
   measureRows(control: Control | undefined, table: Handle | TypedArray, ids: Handle | TypedArray, write: boolean): Promise<readonly number[]>;

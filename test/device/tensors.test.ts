@@ -43,13 +43,14 @@ describe('device()', () => {
 
 /** In a process of its own, since the plugin is opened once; with the role that the emulated plugin is to play. */
 function alone(role: string, script: string, env: Record<string, string> = {}): string {
-  return execFileSync(process.execPath, ['--input-type=module', '-e', `import * as t from './dist/index.js';${script}`], {
-    encoding: 'utf8',
-    env: { ...process.env, TOPKNOT_SIMT_PLUGIN: role, ...env },
-  }).trim();
+  return execFileSync(
+    process.execPath,
+    ['--input-type=module', '-e', `import * as t from './dist/index.js';${script}`],
+    { encoding: 'utf8', env: { ...process.env, TOPKNOT_SIMT_PLUGIN: role, ...env } },
+  ).trim();
 }
 const tried =
-  'const code = (f) => { try { return f(); } catch (e) { return `${e.code}: ${e.message}`; } };' +
+  "const code = (f) => { try { return f(); } catch (e) { return e.code + ': ' + e.message; } };" +
   "console.log([t.device('auto'), code(() => t.device('cuda')), code(() => t.tensor([1], { device: 'cuda:0' }))].join('\\n'))";
 
 describe('where no GPU can be used', () => {
@@ -167,9 +168,11 @@ describe('memory', () => {
   });
 
   it('is not asked of GPUs that nobody used', () => {
-    const script = 'const t0 = t.memory().cuda.length; t.tensor([1]); t.trim(); console.log(t0, t.memory().cuda.length)';
+    const script =
+      'const t0 = t.memory().cuda.length; t.tensor([1]); t.trim(); console.log(t0, t.memory().cuda.length)';
     expect(alone('', script)).toBe('0 0');
-    const used = "t.tensor([1], { device: 'cuda:1' }); console.log(JSON.stringify(t.memory().cuda.map((m) => m.device)))";
+    const used =
+      "t.tensor([1], { device: 'cuda:1' }); console.log(JSON.stringify(t.memory().cuda.map((m) => m.device)))";
     expect(alone('two-gpus', used)).toBe('["cuda:1"]');
   });
 
@@ -184,9 +187,9 @@ describe('memory', () => {
       const a = full([10], { device: 'cuda' });
       return a.reshape([5, 2]);
     });
+    kept.dataSync(); // what makes it has ended
     expect(memory().cudaBuffers - before).toBe(1);
     kept.dispose();
     expect(memory().cudaBuffers).toBe(before);
   });
 });
-

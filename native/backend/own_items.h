@@ -14,7 +14,7 @@ struct OwnItemsView {
 
 /// The bit of an item among those of a row with `entries` entries: set for every own item, and by chance for one in
 /// sixteen others.
-inline uint64_t ownItemBit(int64_t entries, int32_t item) {
+constexpr uint64_t ownItemBit(int64_t entries, int32_t item) {
   return uint64_t{static_cast<uint32_t>(item) * 0x9E3779B1u} * (16 * static_cast<uint64_t>(entries)) >> 32;
 }
 

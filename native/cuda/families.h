@@ -8,5 +8,7 @@ void addSearch(Backend& table);
 void addEmbedding(Backend& table);
 void addAttention(Backend& table);
 void addFactorization(Backend& table);
+void addSparse(Backend& table);
+void addTraining(Backend& table);
 
 }  // namespace topknot::cuda

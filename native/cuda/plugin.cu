@@ -143,6 +143,8 @@ const Backend* backend(int32_t index) noexcept {
   addEmbedding(table);
   addAttention(table);
   addFactorization(table);
+  addSparse(table);
+  addTraining(table);
   table.name = "cuda";
   return &table;
 }

@@ -6,6 +6,8 @@
 #include "cuda/embedding.cu"
 #include "cuda/factorization.cu"
 #include "cuda/search.cu"
+#include "cuda/sparse.cu"
+#include "cuda/training.cu"
 
 namespace topknot::cuda {
 
@@ -40,6 +42,8 @@ inline Backend emulatedBackend() {
   addEmbedding(table);
   addAttention(table);
   addFactorization(table);
+  addSparse(table);
+  addTraining(table);
   table.topk = [](const Exec& exec, const TopkArgs& args) { return topk(exec, args, emulatedPlan); };
   return table;
 }

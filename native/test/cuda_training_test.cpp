@@ -177,20 +177,20 @@ bool nearLogistic(const LogisticResult& got, const LogisticResult& exact, float 
 
 TEST(logisticSteps) {
   for (const int64_t factors : {5, 40, 100, 200}) {
-    const Problem p(24, 80, factors);
+    const Problem p(12, 50, factors);
     for (const int64_t negatives : {0, 3}) {
       const auto run = [&](const Backend& gpu, const Exec& exec) { return runLogistic(gpu, exec, p, negatives); };
       CHECK(nearLogistic(emulate(run), run(alignedCpu(), {}), 1e-4f));
     }
   }
-  const Problem many(4, 300, 16);  // more negatives than a batch has
-  const auto run = [&](const Backend& gpu, const Exec& exec) { return runLogistic(gpu, exec, many, 6); };
+  const Problem many(4, 110, 16);  // more negatives than a batch has
+  const auto run = [&](const Backend& gpu, const Exec& exec) { return runLogistic(gpu, exec, many, 5); };
   CHECK(nearLogistic(emulate(run), run(alignedCpu(), {}), 1e-4f));
 }
 
 TEST(bprEpochs) {
   for (const int64_t factors : {5, 16, 40, 100, 200}) {
-    const Problem p(36, 80, factors);
+    const Problem p(30, 60, factors);
     const auto run = [&](const Backend& gpu, const Exec& exec) { return runBpr(gpu, exec, p, {.parts = 3}); };
     const BprResult exact = run(alignedCpu(), {});
     CHECK(nearBpr(emulate(run), exact));
@@ -201,9 +201,9 @@ TEST(bprEpochs) {
 }
 
 TEST(bprSampling) {
-  const Problem p(36, 80, 20);
+  const Problem p(12, 40, 20);
   for (const BprCase& c : {BprCase{.parts = 2, .popular = true, .biases = true}, BprCase{.candidates = 3},
-                           BprCase{.candidates = 50, .biases = true}, BprCase{.itemsFixed = true, .wantLoss = false},
+                           BprCase{.candidates = 40, .biases = true}, BprCase{.itemsFixed = true, .wantLoss = false},
                            BprCase{.candidates = 4, .popular = true, .biases = true, .itemsFixed = true}}) {
     const auto run = [&](const Backend& gpu, const Exec& exec) { return runBpr(gpu, exec, p, c); };
     const BprResult exact = run(alignedCpu(), {}), got = emulate(run);

@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(32) bprTasks(BprArgs a, int64_t batch) {
   for (int64_t begin = task.begin; begin < task.end; begin += batch) {
     const int64_t end = begin + batch < task.end ? begin + batch : task.end;
     const auto userOf = [&](int64_t slot) { return a.positiveUsers[begin + slot / a.candidates]; };
-    drawNegatives(a.users, draws, (end - begin) * a.candidates, userOf, drawn);
+    drawNegatives<false>(a.users, draws, (end - begin) * a.candidates, userOf, drawn);
     for (int64_t p = begin; p < end; ++p) bprStep<V, itemsFixed>(a, p, drawn + (p - begin) * a.candidates, outcome);
     __syncwarp(allLanes);  // the next batch may be drawn
   }

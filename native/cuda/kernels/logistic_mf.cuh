@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(32 * logisticWarps) logisticMfRows(LogisticMfA
   for (int64_t first = 0; first < slots; first += logisticDraws) {
     const int64_t batch = slots - first < logisticDraws ? slots - first : logisticDraws;
     if (warp == 0) {
-      drawNegatives(
+      drawNegatives<true>(
           a.own, draws, batch, [&](int64_t) { return row; }, sums.drawn);
     }
     __syncthreads();

@@ -37,42 +37,42 @@ struct NegativeDraws {
   int64_t word;
 };
 
-/// drawn[0, slots), as drawNegative fills one slot after the other; the own items of `rowOf(slot)` do not count. By a
-/// whole warp; ends with a barrier of the warp.
+/// drawn[0, slots), as drawNegative fills one slot after the other; the own items of `rowOf(slot)` do not count, which
+/// is one row for all slots if `oneRow`. By a whole warp; ends with a barrier of the warp.
 ///
-/// Lane l tries number `word` + l for the slot that many behind the next, as if no draw in between were rejected; from
-/// the first that is, all draw again. Few are, so most of 32 draws count.
-template <typename RowOf>
+/// Lane l tries number `word` + l, for the slot that it is for if no draw before it is rejected. After a rejection the
+/// numbers behind it are for other slots: those of the same row take them as they are, else they are tried again.
+template <bool oneRow, typename RowOf>
 SIMT_DEVICE void drawNegatives(const OwnItemsView& own, NegativeDraws& draws, int64_t slots, RowOf&& rowOf,
                                int32_t* drawn) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const uint32_t floor = slots > 0 ? -draws.places % draws.places : 0;  // Random::below32 rejects what is below it
   int tries = 0;                                                        // of the next slot so far
   for (int64_t next = 0; next < slots;) {
-    const int64_t slot = next + lane;
     bool biased = false, owned = false;
     int32_t item = -1;
-    if (slot < slots) {
+    if (oneRow || next + lane < slots) {
       const uint64_t m = uint64_t{randomWord(draws.seed, draws.stream, draws.word + lane)} * draws.places;
       biased = static_cast<uint32_t>(m) < floor;
       item = draws.pool ? draws.pool[m >> 32] : static_cast<int32_t>(m >> 32);
-      owned = !biased && isOwn(own, rowOf(slot), item);
+      owned = !biased && isOwn(own, rowOf(oneRow ? next : next + lane), item);
     }
-    const unsigned rejected = __ballot_sync(allLanes, biased || owned);
-    const unsigned counted = __ballot_sync(allLanes, owned);
-    const int64_t left = slots - next, first = rejected ? __ffs(static_cast<int>(rejected)) - 1 : 32;
-    const int64_t taken = first < left ? first : left;
-    if (lane < taken) drawn[slot] = item;
-    next += taken;
-    draws.word += taken;
-    if (taken > 0) tries = 0;
-    if (!rejected) continue;
-    ++draws.word;
-    if (counted >> first & 1) ++tries;
-    if (tries < negativeTries) continue;
-    if (lane == 0) drawn[next] = -1;
-    ++next;
-    tries = 0;
+    const unsigned again = __ballot_sync(allLanes, biased), refused = __ballot_sync(allLanes, owned);
+    for (int n = 0; n < 32 && next < slots; ++n) {
+      ++draws.word;
+      if (!((again | refused) >> n & 1)) {
+        if (lane == n) drawn[next] = item;
+        ++next;
+        tries = 0;
+        continue;
+      }
+      if (refused >> n & 1 && ++tries == negativeTries) {
+        if (lane == n) drawn[next] = -1;
+        ++next;
+        tries = 0;
+      }
+      if (!oneRow) break;
+    }
   }
   __syncwarp(allLanes);
 }

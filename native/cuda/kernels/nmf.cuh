@@ -10,7 +10,7 @@
 
 namespace topknot::cuda {
 
-inline constexpr int nmfTile = 32, nmfLongThreads = 256;
+inline constexpr int nmfTile = 32, nmfLongThreads = 512;
 inline constexpr int64_t nmfLong = 1024;  // entries of a row from which on a block of nmfLongThreads takes it
 
 /// out[c][r] = m[r][c]. Block (t, s): the t-th nmfTile rows, the s-th nmfTile columns; nmfTile threads by 8.
@@ -122,16 +122,20 @@ SIMT_DEVICE void klDerivatives(const NmfRow<Threads>& row, int64_t k, float less
 /// The coordinate that minimises the objective with the others as they are; the predictions follow. See cpu/kernels.
 template <int Threads>
 SIMT_DEVICE float klMinimum(const NmfRow<Threads>& row, int64_t k, float sum, float lambda, float w) {
-  for (int step = 0; step < 12; ++step) {
-    float first, second;
-    klDerivatives(row, k, 0, first, second);
-    const float slope = fmaf(lambda, w, sum) - first;
-    if (fabsf(slope) <= 1e-5f * fmaf(lambda, w, sum) || (w == 0 && slope >= 0)) break;
-    const float curvature = second + lambda;
-    float next = curvature > 0 ? w - slope / curvature : 0.0f;
-    if (!(next > 0)) {
-      klDerivatives(row, k, w, first, second);
+  bool toZero = false;  // a step leads to 0 or beyond: the sums are those at 0
+  for (int step = 0; step < 12; step += toZero ? 0 : 1) {
+    float first, second, next;
+    klDerivatives(row, k, toZero ? w : 0.0f, first, second);
+    if (toZero) {
       next = sum - first >= 0 ? 0.0f : 0.25f * w;
+      toZero = false;
+    } else {
+      const float slope = fmaf(lambda, w, sum) - first;
+      if (fabsf(slope) <= 1e-5f * fmaf(lambda, w, sum) || (w == 0 && slope >= 0)) break;
+      const float curvature = second + lambda;
+      next = curvature > 0 ? w - slope / curvature : 0.0f;
+      toZero = !(next > 0);
+      if (toZero) continue;
     }
     row.add(k, next - w);
     w = next;

@@ -7,6 +7,7 @@ namespace topknot::cuda {
 void addSearch(Backend& table);
 void addEmbedding(Backend& table);
 void addAttention(Backend& table);
+void addBlocks(Backend& table);
 void addFactorization(Backend& table);
 void addSparse(Backend& table);
 void addTraining(Backend& table);

@@ -142,6 +142,7 @@ const Backend* backend(int32_t index) noexcept {
   addSearch(table);
   addEmbedding(table);
   addAttention(table);
+  addBlocks(table);
   addFactorization(table);
   addSparse(table);
   addTraining(table);

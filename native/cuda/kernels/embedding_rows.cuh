@@ -4,18 +4,13 @@
 #pragma once
 #include "backend/embedding_args.h"
 #include "core/dtype.h"
-#include "cuda/simt.h"
+#include "cuda/kernels/team.cuh"
 
 namespace topknot::cuda {
 
 inline constexpr int embeddingThreads = 256;  // of a block
 inline constexpr int embeddingWarps = embeddingThreads / 32;
 inline constexpr int rowsInFlight = 4;
-
-template <typename T, int N>
-struct alignas(sizeof(T) * N) Pack {
-  T v[N];
-};
 
 template <RowFormat format>
 inline constexpr bool quantized = format == RowFormat::int8 || format == RowFormat::int4;
@@ -51,11 +46,6 @@ SIMT_DEVICE void storeColumns(float* row, int64_t c, const float (&x)[V]) {
 
 SIMT_DEVICE const void* rowAt(const TableView& table, int64_t id) {
   return static_cast<const char*>(table.data) + id * table.rowBytes();
-}
-
-SIMT_DEVICE float warpSum(float x) {
-  for (int distance = 16; distance > 0; distance /= 2) x += __shfl_xor_sync(allLanes, x, distance);
-  return x;
 }
 
 /// Calls f(entry, id, weight) in order for the entries [begin, end) that are not padding; `ahead(slot, entry, id)` was

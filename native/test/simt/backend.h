@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "cuda/attention.cu"
+#include "cuda/blocks.cu"
 #include "cuda/embedding.cu"
 #include "cuda/factorization.cu"
 #include "cuda/search.cu"
@@ -41,6 +42,7 @@ inline Backend emulatedBackend() {
   addSearch(table);
   addEmbedding(table);
   addAttention(table);
+  addBlocks(table);
   addFactorization(table);
   addSparse(table);
   addTraining(table);

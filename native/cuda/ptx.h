@@ -21,6 +21,9 @@ namespace topknot::cuda {
 ///   d: rows g, g, g + 8, g + 8 of columns 2t, 2t + 1, 2t, 2t + 1
 __device__ void mmaBf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2] SIMT_AT);
 
+/// The same with float16 numbers.
+__device__ void mmaF16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2] SIMT_AT);
+
 /// The same with tf32 numbers, that is float32 of which 10 bits of fraction count: d (16x8) += a (16x8) b (8x8).
 ///   a: rows g, g + 8, g, g + 8 of columns t, t, t + 4, t + 4;  b: rows t and t + 4 of column g;  d: as above
 __device__ void mmaTf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2] SIMT_AT);
@@ -48,6 +51,12 @@ __device__ inline void mmaBf16(float (&d)[4], const uint32_t (&a)[4], const uint
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+__device__ inline void mmaF16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
 __device__ inline void mmaTf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
@@ -162,6 +171,17 @@ __device__ void mmaBf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&
       [](void* const* lanes) {
         emulated::multiply<2>(lanes,
                               [](uint32_t r, int h) { return toFloat(BFloat16{static_cast<uint16_t>(r >> 16 * h)}); });
+      },
+      at);
+}
+
+__device__ void mmaF16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], simt::At at) {
+  emulated::Mma mine{d, a, b};
+  simt::together(
+      "mmaF16", &mine,
+      [](void* const* lanes) {
+        emulated::multiply<2>(lanes,
+                              [](uint32_t r, int h) { return toFloat(Float16{static_cast<uint16_t>(r >> 16 * h)}); });
       },
       at);
 }

@@ -3,19 +3,13 @@
 #include <cstdlib>
 #include <optional>
 
-#include "test/attention_reference.h"
-#include "test/placed.h"
+#include "test/attention_placed.h"
 #include "test/simt/backend.h"
 
 using namespace topknot;
 using namespace topknot::test;
 
 namespace {
-
-template <typename T>
-std::vector<T> valuesOf(const Tensor& t) {
-  return std::vector<T>(t.data<T>(), t.data<T>() + t.count());
-}
 
 struct Result {
   std::vector<float> out, logSumExp;
@@ -25,57 +19,23 @@ struct Result {
 
 Result attendOn(const Backend& backend, const Exec& exec, const Call& c, DType dtype) {
   const Layout at(c.q, c.k, c.options);
-  const AttentionOptions& o = c.options;
   Placed memory(backend, exec);
-  const auto number = [&](const Tensor& t) -> const void* {
-    if (dtype == DType::float32) return memory.place(valuesOf<float>(t));
-    return memory.place(valuesOf<BFloat16>(toHalves(t)));
-  };
-  const auto layout = [&](const Tensor& t) {
-    return at.packed ? AttentionLayout{0, at.dims, t.shape[1] * at.dims}
-                     : AttentionLayout{t.shape[1] * t.shape[2] * at.dims, t.shape[2] * at.dims, at.dims};
-  };
-  AttentionProblem p{};
-  p.dtype = dtype;
-  p.batch = at.batch(), p.heads = at.heads, p.kvHeads = at.kvHeads, p.dims = at.dims;
-  p.queries = at.packed ? c.q.shape[0] : c.q.shape[2], p.keys = at.packed ? c.k.shape[0] : c.k.shape[2];
-  p.queryLayout = layout(c.q), p.keyLayout = layout(c.k);
-  if (at.packed) p.queryOffsets = memory.place(at.queryAt), p.keyOffsets = memory.place(at.keyAt);
-  constexpr int64_t unlimited = int64_t{1} << 40;
-  p.left = o.left.value_or(unlimited);
-  p.right = o.causal ? 0 : o.right.value_or(unlimited);
-  p.scale = static_cast<float>(o.scale.value_or(1 / std::sqrt(static_cast<double>(at.dims))));
-  if (o.keyMask) p.keyMask = memory.place(valuesOf<uint8_t>(*o.keyMask));
-  if (o.bias) {
-    const Shape& s = o.bias->shape;
-    p.bias = {memory.place(valuesOf<float>(*o.bias)), s[0], s[1], s[2], s[3]};
-  }
-  p.dropout = static_cast<float>(o.dropout), p.seed = static_cast<uint64_t>(o.seed);
-
+  const auto number = [&](const Tensor& t) { return placeNumbers(memory, t, dtype); };
   Result r{{}, std::vector<float>(c.q.count() / at.dims, -7), 0};
-  std::vector<float> wide(c.q.count(), -7);
-  std::vector<BFloat16> half(c.q.count());
+  PlacedNumbers out(memory, c.q.count(), dtype);
   std::vector<int32_t> notFinite{0};
-  void* out = dtype == DType::float32 ? static_cast<void*>(memory.place(wide)) : memory.place(half);
-  const AttentionArgs args{
-      p, number(c.q), number(c.k), number(c.v), out, memory.place(r.logSumExp), memory.place(notFinite)};
+  const AttentionArgs args{placeProblem(memory, c, at, dtype),
+                           number(c.q),
+                           number(c.k),
+                           number(c.v),
+                           out.data,
+                           memory.place(r.logSumExp),
+                           memory.place(notFinite)};
   check(backend.attention(exec, args));
-  if (dtype == DType::float32) {
-    memory.fetch(wide, static_cast<float*>(out));
-  } else {
-    memory.fetch(half, static_cast<BFloat16*>(out));
-    std::transform(half.begin(), half.end(), wide.begin(), [](BFloat16 x) { return toFloat(x); });
-  }
   memory.fetch(r.logSumExp, args.logSumExp);
   memory.fetch(notFinite, args.notFinite);
-  r.out = wide, r.notFinite = notFinite[0];
+  r.out = out.fetch(memory), r.notFinite = notFinite[0];
   return r;
-}
-
-Call asStored(Call c, DType dtype) {
-  if (dtype == DType::bfloat16)
-    c.q = toFloats(toHalves(c.q)), c.k = toFloats(toHalves(c.k)), c.v = toFloats(toHalves(c.v));
-  return c;
 }
 
 bool near(const std::vector<float>& got, const std::vector<double>& expected, double tolerance) {
@@ -110,14 +70,6 @@ Result emulate(const Call& c, DType dtype, size_t schedules) {
   simt::setSchedule({});
   CHECK(simt::liveAllocations() == 0);
   return *first;
-}
-
-Call plainCall(int64_t batch, int64_t heads, int64_t length, int64_t dims) {
-  Call c;
-  c.q = normals({batch, heads, length, dims}, 1), c.k = normals({batch, heads, length, dims}, 2);
-  c.v = normals({batch, heads, length, dims}, 3);
-  c.text = "plain";
-  return c;
 }
 
 }  // namespace

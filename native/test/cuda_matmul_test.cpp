@@ -24,8 +24,8 @@ struct Operand {
   std::vector<float> values;
   std::vector<uint8_t> bytes;
 
-  Operand(int64_t count, int64_t rows, int64_t cols, bool transposed, RowFormat format, uint64_t seed)
-      : stride((transposed ? rows : cols) + 3), transposed(transposed), format(format) {
+  Operand(int64_t count, int64_t rows, int64_t cols, bool transposed, RowFormat format, uint64_t seed, int64_t pad = 3)
+      : stride((transposed ? rows : cols) + pad), transposed(transposed), format(format) {
     Random random(seed, 0);
     const int64_t size = count * (transposed ? cols : rows) * stride;
     bytes.resize(static_cast<size_t>(size * (format == RowFormat::float32 ? 4 : 2)));
@@ -51,6 +51,9 @@ struct Case {
   bool aT = false, bT = false;
   float alpha = 1, beta = 0;
   RowFormat formatA = RowFormat::float32, formatB = RowFormat::float32;
+  std::vector<float> bias{};
+  Unary activation = Unary::none;
+  int64_t pad = 3;  // behind the rows of the operands
 };
 
 std::vector<float> multiply(const Backend& backend, const Exec& exec, const Case& c, const Operand& a,
@@ -65,7 +68,9 @@ std::vector<float> multiply(const Backend& backend, const Exec& exec, const Case
                   .c = memory.place(out),
                   .cStride = c.n + 1,
                   .alpha = c.alpha,
-                  .beta = c.beta};
+                  .beta = c.beta,
+                  .bias = c.bias.empty() ? nullptr : memory.place(c.bias),
+                  .activation = c.activation};
   args.batch = {.rank = 1,
                 .dims = {c.batch},
                 .aStride = {a.stride * (c.aT ? c.k : c.m)},
@@ -98,7 +103,7 @@ double worstError(const Case& c, const Operand& a, const Operand& b, const std::
 }
 
 void checkCase(const Case& c, const std::function<std::vector<float>(const Operand&, const Operand&)>& run) {
-  const Operand a(c.batch, c.m, c.k, c.aT, c.formatA, 1), b(c.batch, c.k, c.n, c.bT, c.formatB, 2);
+  const Operand a(c.batch, c.m, c.k, c.aT, c.formatA, 1, c.pad), b(c.batch, c.k, c.n, c.bT, c.formatB, 2, c.pad);
   const double worst = worstError(c, a, b, run(a, b));
   CHECK(worst <= 0x1p-19);
   if (!(worst <= 0x1p-19))
@@ -127,6 +132,9 @@ std::vector<Case> cases() {
   for (const RowFormat format : {RowFormat::float16, RowFormat::bfloat16}) {
     all.push_back({.m = 20, .n = 30, .k = 40, .formatA = format, .formatB = format});
     all.push_back({.m = 20, .n = 30, .k = 40, .formatB = format});
+    // In whole 16-byte pieces: small tiles, then large ones.
+    all.push_back({.m = 72, .n = 40, .k = 136, .batch = 3, .formatA = format, .formatB = format, .pad = 8});
+    all.push_back({.m = 136, .n = 144, .k = 72, .formatA = format, .formatB = format, .pad = 0});
   }
   for (size_t i = all.size(); i-- > 0;) {
     for (const int transposes : {1, 2, 3}) {
@@ -137,6 +145,29 @@ std::vector<Case> cases() {
     }
   }
   return all;
+}
+
+/// What bias and activation make of a product, next to the same product without them.
+void checkFinish(const std::function<std::vector<float>(const Case&, const Operand&, const Operand&)>& run) {
+  for (Case c : {Case{.m = 70, .n = 66, .k = 20, .batch = 2}, Case{.m = 5, .n = 3, .k = 9, .alpha = 2, .beta = 0.5f}}) {
+    const Operand a(c.batch, c.m, c.k, false, c.formatA, 1), b(c.batch, c.k, c.n, false, c.formatB, 2);
+    std::vector<float> expected = run(c, a, b);
+    for (int64_t j = 0; j < c.n; ++j) c.bias.push_back(0.25f * static_cast<float>(j % 7) - 1);
+    for (size_t i = 0; i < expected.size(); ++i) {
+      if (i % (c.n + 1) < static_cast<size_t>(c.n)) expected[i] += c.bias[i % (c.n + 1)];
+    }
+    for (const Unary f : {Unary::none, Unary::relu, Unary::gelu, Unary::geluTanh, Unary::sigmoid, Unary::tanh,
+                          Unary::silu, Unary::exp, Unary::log, Unary::sqrt}) {
+      c.activation = f;
+      const std::vector<float> got = run(c, a, b);
+      std::vector<float> wanted(expected.size());
+      check(cpuBackend().unary({}, {f, expected.data(), static_cast<int64_t>(expected.size()), wanted.data()}));
+      for (size_t i = 0; i < got.size(); ++i) {
+        if (i % (c.n + 1) == static_cast<size_t>(c.n) || (std::isnan(got[i]) && std::isnan(wanted[i]))) continue;
+        CHECK(std::fabs(got[i] - wanted[i]) <= 2e-6f * std::fabs(wanted[i]) + 1e-7f);
+      }
+    }
+  }
 }
 
 std::vector<float> gramOn(const Backend& backend, const Exec& exec, const std::vector<float>& m, int64_t rows,
@@ -157,6 +188,12 @@ TEST(everyTransposeAndFormat) {
       return emulate([&](const Backend& gpu, const Exec& exec) { return multiply(gpu, exec, c, a, b); });
     });
   }
+}
+
+TEST(biasAndActivation) {
+  checkFinish([](const Case& c, const Operand& a, const Operand& b) {
+    return emulate([&](const Backend& gpu, const Exec& exec) { return multiply(gpu, exec, c, a, b); });
+  });
 }
 
 TEST(gramInSlices) {
@@ -184,6 +221,9 @@ TEST(onTheGpusOfThisMachine) {
   if (std::getenv("TOPKNOT_CUDA_BUILT")) CHECK(cudaProblem().find("plugin is not") == std::string::npos);
   for (size_t i = 1; i < all.size(); ++i) {
     const Exec exec{.device = all[i].device.index};
+    checkFinish([&](const Case& c, const Operand& a, const Operand& b) {
+      return multiply(backendOf(all[i].device), exec, c, a, b);
+    });
     std::vector<Case> wanted = cases();
     wanted.push_back({.m = 500, .n = 700, .k = 1000});
     for (const Case& c : wanted) {

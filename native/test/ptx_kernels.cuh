@@ -9,8 +9,8 @@
 
 namespace topknot::cuda {
 
-/// a: bfloat16 [16, 16], b: bfloat16 [16, 8], d: [16, 8] in and out. One warp.
-__global__ void ptxMmaBf16(const uint16_t* a, const uint16_t* b, float* d) {
+/// a: [16, 16], b: [16, 8] in bfloat16 or float16, d: [16, 8] in and out. One warp.
+__global__ void ptxMmaHalves(const uint16_t* a, const uint16_t* b, float* d, bool f16) {
   const int groupID = static_cast<int>(threadIdx.x) / 4, threadInGroup = static_cast<int>(threadIdx.x) % 4;
   uint32_t fragmentA[4] = {}, fragmentB[2] = {};
   float fragmentD[4];
@@ -24,7 +24,8 @@ __global__ void ptxMmaBf16(const uint16_t* a, const uint16_t* b, float* d) {
     fragmentB[i / 2] |= static_cast<uint32_t>(b[row * 8 + groupID]) << (i % 2 * 16);
   }
   for (int i = 0; i < 4; ++i) fragmentD[i] = d[(i < 2 ? groupID : groupID + 8) * 8 + threadInGroup * 2 + (i & 1)];
-  mmaBf16(fragmentD, fragmentA, fragmentB);
+  if (f16) mmaF16(fragmentD, fragmentA, fragmentB);
+  else mmaBf16(fragmentD, fragmentA, fragmentB);
   for (int i = 0; i < 4; ++i) d[(i < 2 ? groupID : groupID + 8) * 8 + threadInGroup * 2 + (i & 1)] = fragmentD[i];
 }
 
@@ -80,9 +81,9 @@ inline std::vector<float> ptxNumbers(int count, int step) {
   for (int i = 0; i < count; ++i) out.push_back(static_cast<float>((i * step + 3) % 17 - 8));
   return out;
 }
-inline std::vector<uint16_t> toBf16(const std::vector<float>& x) {
+inline std::vector<uint16_t> toHalves(const std::vector<float>& x, bool f16) {
   std::vector<uint16_t> out;
-  for (const float v : x) out.push_back(toBFloat16(v).bits);
+  for (const float v : x) out.push_back(f16 ? toFloat16(v).bits : toBFloat16(v).bits);
   return out;
 }
 
@@ -91,7 +92,8 @@ inline std::vector<uint16_t> toBf16(const std::vector<float>& x) {
 template <typename D>
 std::vector<const char*> checkPtx(D& device) {
   std::vector<const char*> wrong;
-  for (const bool tf32 : {false, true}) {
+  for (const char* name : {"mmaBf16", "mmaF16", "mmaTf32"}) {
+    const bool tf32 = name[3] == 'T', f16 = name[3] == 'F';
     const int K = tf32 ? 8 : 16;
     const std::vector<float> a = ptxNumbers(16 * K, 7), b = ptxNumbers(K * 8, 5);
     std::vector<float> d = ptxNumbers(16 * 8, 3), expected = d;
@@ -102,9 +104,9 @@ std::vector<const char*> checkPtx(D& device) {
     }
     float* out = device.give(d);
     if (tf32) device.launch(ptxMmaTf32, 32, device.give(a), device.give(b), out);
-    else device.launch(ptxMmaBf16, 32, device.give(toBf16(a)), device.give(toBf16(b)), out);
+    else device.launch(ptxMmaHalves, 32, device.give(toHalves(a, f16)), device.give(toHalves(b, f16)), out, f16);
     device.take(d, out);
-    if (d != expected) wrong.push_back(tf32 ? "mmaTf32" : "mmaBf16");
+    if (d != expected) wrong.push_back(name);
   }
   for (const bool transposed : {false, true}) {
     std::vector<uint16_t> matrices;

@@ -8,17 +8,11 @@ namespace topknot::cuda {
 inline constexpr int plainRows = 32, plainKeys = 32, plainThreads = 256;
 inline constexpr int64_t plainDims = 256;  // the largest head
 
-template <typename T>
-SIMT_DEVICE float number(const void* data, int64_t at) {
-  if constexpr (std::is_same_v<T, float>) return static_cast<const float*>(data)[at];
-  else return toFloat(static_cast<const BFloat16*>(data)[at]);
-}
-
 /// tile[r][c] = row first + r, column c, for r < count and c < dims; zeros elsewhere. Rows are D + 1 apart.
-template <typename T, int D>
+template <typename T, int D, int R = plainRows>
 SIMT_DEVICE void loadRows(float* tile, const void* data, int64_t start, int64_t stride, int64_t first, int64_t count,
                           int64_t dims) {
-  for (int i = static_cast<int>(threadIdx.x); i < plainRows * D; i += plainThreads) {
+  for (int i = static_cast<int>(threadIdx.x); i < R * D; i += plainThreads) {
     const int row = i / D, column = i % D;
     const bool valid = row < count && column < dims;
     tile[row * (D + 1) + column] = valid ? number<T>(data, start + (first + row) * stride + column) : 0.0f;
@@ -101,9 +95,7 @@ __global__ void __launch_bounds__(plainThreads) attentionPlain(AttentionArgs a, 
     const int64_t c = x + 8 * n;
     const float value = out[n] * inverse;
     finite = finite && isFinite(value);
-    if (c >= p.dims) continue;
-    if constexpr (std::is_same_v<T, float>) static_cast<float*>(a.out)[start + c] = value;
-    else static_cast<BFloat16*>(a.out)[start + c] = toBFloat16(value);
+    if (c < p.dims) storeNumber<T>(value, a.out, start + c);
   }
   if (x == 0) a.logSumExp[rowStart + i] = softmax.logSumExp();
   if (!finite) atomicOr(a.notFinite, 1);
@@ -121,16 +113,18 @@ void withDims(int64_t dims, F&& f) {
   }
 }
 
+inline Status headTooLarge(const AttentionProblem& p) {
+  return failure(ErrorCode::range, "q: expected heads of at most %d numbers on a GPU but received %lld",
+                 static_cast<int>(plainDims), static_cast<long long>(p.dims));
+}
+
 /// The `attention` slot.
 inline Status attention(const Exec& exec, const AttentionArgs& a) {
   Queue queue(exec);
   const AttentionProblem& p = a.problem;
   if (p.batch == 0 || p.queries == 0 || p.heads == 0) return queue.status();
-  if (p.dims > plainDims) {
-    return failure(ErrorCode::range, "q: expected heads of at most %d numbers on a GPU but received %lld",
-                   static_cast<int>(plainDims), static_cast<long long>(p.dims));
-  }
-  if (suitsMma(a)) {
+  if (p.dims > plainDims) return headTooLarge(p);
+  if (suitsMma(p, {a.q, a.k, a.v, a.out})) {
     const int64_t tiles = tileCount(p, mmaRows);
     withDims<32, 64, 128>(p.dims, [&](auto dims) {
       constexpr int D = decltype(dims)::value;

@@ -2,47 +2,31 @@
 // walks over the keys in blocks of 64, two in flight (FlashAttention-2: Dao 2023). Scores and their weights stay in the
 // registers of mma tiles; the weights of the first product are the left operand of the second as they lie.
 #pragma once
+#include "cuda/kernels/async_tiles.cuh"
 #include "cuda/kernels/attention_tiles.cuh"
-#include "cuda/ptx.h"
 
 namespace topknot::cuda {
 
 inline constexpr int mmaRows = 64, mmaKeys = 64, mmaThreads = 128;
 
-/// A tile of D columns in shared memory. The 16-byte pieces of a row are permuted, so that the same piece of eight rows
-/// that follow each other lies in different banks.
-template <int D>
-SIMT_DEVICE uint16_t* piece(uint16_t* tile, int row, int at) {
-  const int key = D >= 64 ? row & 7 : row >> 1 & 3;
-  return tile + row * D + (at ^ key) * 8;
-}
-
-/// Begins to copy `count` rows from the first on; what lies behind them and behind `dims` becomes zero.
-template <int D>
-SIMT_DEVICE void fetchTile(uint16_t* tile, const uint16_t* rows, int64_t stride, int64_t first, int64_t count,
+/// Begins to copy `count` of the R rows of a tile, from the first on; what lies behind them and `dims` becomes zero.
+template <int D, int R = mmaRows>
+SIMT_DEVICE void fetchRows(uint16_t* tile, const uint16_t* rows, int64_t stride, int64_t first, int64_t count,
                            int64_t dims) {
-  for (int i = static_cast<int>(threadIdx.x); i < mmaRows * (D / 8); i += mmaThreads) {
-    const int row = i / (D / 8), at = i % (D / 8);
-    const bool valid = row < count && at * 8 < dims;
-    copyAsync(piece<D>(tile, row, at), valid ? rows + (first + row) * stride + at * 8 : rows, valid);
-  }
+  fetchTile<R, D, mmaThreads>(tile, rows, stride, first, first + count, 0, dims);
 }
 
 SIMT_DEVICE uint32_t packBf16(float low, float high) {
   return toBFloat16(low).bits | static_cast<uint32_t>(toBFloat16(high).bits) << 16;
 }
 
-/// Whether attentionMma can take a call: bfloat16, heads of at most 128 numbers in whole aligned 16-byte pieces.
-inline bool suitsMma(const AttentionArgs& a) {
-  const AttentionProblem& p = a.problem;
+/// Whether tensor cores can take a call: bfloat16, heads of at most 128 numbers in whole aligned 16-byte pieces.
+inline bool suitsMma(const AttentionProblem& p, std::initializer_list<const void*> arrays) {
   if (p.dtype != DType::bfloat16 || p.dims > 128 || p.dims % 8 != 0) return false;
   for (const AttentionLayout& layout : {p.queryLayout, p.keyLayout}) {
     if (layout.batch % 8 != 0 || layout.head % 8 != 0 || layout.row % 8 != 0) return false;
   }
-  return (reinterpret_cast<uintptr_t>(a.q) | reinterpret_cast<uintptr_t>(a.k) | reinterpret_cast<uintptr_t>(a.v) |
-          reinterpret_cast<uintptr_t>(a.out)) %
-             16 ==
-         0;
+  return aligned16(arrays);
 }
 
 template <int D>
@@ -69,12 +53,12 @@ __global__ void __launch_bounds__(mmaThreads) attentionMma(AttentionArgs a, int6
   const auto fetchKeys = [&](int64_t block) {
     uint16_t* stage = stages + block % 2 * (2 * mmaKeys * D);
     const int64_t count = tile.keys - block * mmaKeys;
-    fetchTile<D>(stage, k, p.keyLayout.row, block * mmaKeys, count, p.dims);
-    fetchTile<D>(stage + mmaKeys * D, v, p.keyLayout.row, block * mmaKeys, count, p.dims);
+    fetchRows<D>(stage, k, p.keyLayout.row, block * mmaKeys, count, p.dims);
+    fetchRows<D>(stage + mmaKeys * D, v, p.keyLayout.row, block * mmaKeys, count, p.dims);
     commitCopies();
   };
 
-  fetchTile<D>(queries, static_cast<const uint16_t*>(a.q) + p.queryStart(tile.b, head), p.queryLayout.row, tile.begin,
+  fetchRows<D>(queries, static_cast<const uint16_t*>(a.q) + p.queryStart(tile.b, head), p.queryLayout.row, tile.begin,
                tile.end - tile.begin, p.dims);
   if (first < last) fetchKeys(first);
   else commitCopies();

@@ -1,6 +1,7 @@
 // What the attention kernels share: which queries a block has, which keys they see, and the online softmax.
 #pragma once
 #include <cmath>
+#include <type_traits>
 
 #include "backend/attention_args.h"
 #include "core/random.h"
@@ -9,6 +10,12 @@
 namespace topknot::cuda {
 
 inline constexpr float log2e = 1.44269504088896341f, ln2 = 0.693147180559945309f;
+
+template <typename T>
+SIMT_DEVICE float number(const void* data, int64_t at) {
+  if constexpr (std::is_same_v<T, float>) return static_cast<const float*>(data)[at];
+  else return toFloat(static_cast<const BFloat16*>(data)[at]);
+}
 
 SIMT_DEVICE float minusInfinity() { return __uint_as_float(0xff800000u); }
 
@@ -23,35 +30,50 @@ inline int64_t tileCount(const AttentionProblem& p, int64_t rows) {
   return p.queryOffsets ? p.queries / rows + p.batch : (p.queries + rows - 1) / rows * p.batch;
 }
 
-/// The last queries first: under a causal mask they see the most keys.
-SIMT_DEVICE AttentionTile attentionTile(const AttentionProblem& p, int64_t rows, int64_t index, int64_t tiles) {
-  AttentionTile tile;
-  index = tiles - 1 - index;
-  if (p.queryOffsets) {
-    int64_t low = 0, high = p.batch;
-    while (high - low > 1) {
-      const int64_t middle = low + (high - low) / 2;
-      if (p.queryOffsets[middle] / rows + middle <= index) low = middle;
-      else high = middle;
-    }
-    tile.b = low;
-    tile.begin = (index - p.queryOffsets[low] / rows - low) * rows;
-  } else {
-    tile.b = index % p.batch;
-    tile.begin = index / p.batch * rows;
+/// The sequence of a tile and its first row there, by the offsets of what it has rows of (null: padded).
+SIMT_DEVICE void placeTile(const int64_t* offsets, int64_t batch, int64_t rows, int64_t index, int64_t& b,
+                           int64_t& begin) {
+  if (!offsets) {
+    b = index % batch;
+    begin = index / batch * rows;
+    return;
   }
-  const int64_t queries = p.queryCount(tile.b);
-  tile.keys = p.keyCount(tile.b);
-  tile.end = tile.begin + rows < queries ? tile.begin + rows : queries;
+  int64_t low = 0, high = batch;
+  while (high - low > 1) {
+    const int64_t middle = low + (high - low) / 2;
+    if (offsets[middle] / rows + middle <= index) low = middle;
+    else high = middle;
+  }
+  b = low;
+  begin = (index - offsets[low] / rows - low) * rows;
+}
+
+/// The tile of sequence b from query `begin` on.
+SIMT_DEVICE AttentionTile attentionTileAt(const AttentionProblem& p, int64_t rows, int64_t b, int64_t begin) {
+  AttentionTile tile;
+  tile.b = b;
+  tile.begin = begin;
+  const int64_t queries = p.queryCount(b);
+  tile.keys = p.keyCount(b);
+  tile.end = begin + rows < queries ? begin + rows : queries;
   tile.shift = tile.keys - queries;
-  tile.firstKey = tile.begin + tile.shift - p.left;
+  tile.firstKey = begin + tile.shift - p.left;
   if (tile.firstKey < 0) tile.firstKey = 0;
   tile.lastKey = tile.end + tile.shift + p.right;
   if (tile.lastKey > tile.keys) tile.lastKey = tile.keys;
   return tile;
 }
 
-SIMT_DEVICE bool sees(const AttentionProblem& p, const AttentionTile& tile, const uint8_t* mask, int64_t i, int64_t j) {
+/// The last queries first: under a causal mask they see the most keys.
+SIMT_DEVICE AttentionTile attentionTile(const AttentionProblem& p, int64_t rows, int64_t index, int64_t tiles) {
+  int64_t b, begin;
+  placeTile(p.queryOffsets, p.batch, rows, tiles - 1 - index, b, begin);
+  return attentionTileAt(p, rows, b, begin);
+}
+
+/// Whether query i sees key j of the tile's sequence.
+template <typename Tile>
+SIMT_DEVICE bool sees(const AttentionProblem& p, const Tile& tile, const uint8_t* mask, int64_t i, int64_t j) {
   const int64_t place = i + tile.shift;
   return j < tile.keys && j >= place - p.left && j <= place + p.right && (!mask || mask[j]);
 }
@@ -88,5 +110,11 @@ struct OnlineSoftmax {
 };
 
 SIMT_DEVICE bool isFinite(float x) { return x - x == 0; }
+
+template <typename T>
+SIMT_DEVICE void storeNumber(float x, void* data, int64_t at) {
+  if constexpr (std::is_same_v<T, float>) static_cast<float*>(data)[at] = x;
+  else static_cast<BFloat16*>(data)[at] = toBFloat16(x);
+}
 
 }  // namespace topknot::cuda

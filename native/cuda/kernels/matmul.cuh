@@ -1,16 +1,18 @@
 // The matrix product on tensor cores, the CUDA side of cpu/kernels/matmul.cpp: blocks of 64 x 64 results, four warps of
 // 32 x 32. float32 operands are taken apart into two tf32 numbers each, and three of the four products are summed,
 // which leaves an error of about 2^-21 a product (Ootomo and Yokota 2022); 16-bit operands are tf32 numbers as they
-// are.
+// are. Two operands of one 16-bit format go to matmul_mma.cuh where 16-byte pieces fit them. The sums go through shared
+// memory to where bias and activation are applied, once for each element.
 #pragma once
-#include "backend/matmul_args.h"
 #include "cuda/kernels/embedding_rows.cuh"
-#include "cuda/ptx.h"
+#include "cuda/kernels/matmul_mma.cuh"
 
 namespace topknot::cuda {
 
 inline constexpr int matmulThreads = 128, matmulTile = 64, matmulDepth = 32;
-inline constexpr int matmulStride = matmulDepth + 4;  // the fragments of a warp lie in different banks
+inline constexpr int matmulStride = matmulDepth + 4;    // the fragments of a warp lie in different banks,
+inline constexpr int matmulSumStride = matmulTile + 8;  // those of the sums as well
+static_assert(matmulTile * matmulSumStride <= 2 * matmulTile * matmulStride);
 
 template <RowFormat format>
 SIMT_DEVICE float operandAt(const void* data, int64_t at) {
@@ -41,12 +43,12 @@ SIMT_DEVICE void splitTf32(float x, uint32_t& high, uint32_t& low) {
 
 /// Block b: one tile of one product; the tiles of a product follow each other, row by row.
 template <RowFormat formatA, RowFormat formatB>
-__global__ void __launch_bounds__(matmulThreads) matmulTiles(MatmulArgs args, int64_t tileRows, int64_t tileColumns) {
-  SIMT_SHARED(float, tileA, (matmulTile * matmulStride));
-  SIMT_SHARED(float, tileB, (matmulTile * matmulStride));
+__global__ void __launch_bounds__(matmulThreads, 4)
+    matmulTiles(MatmulArgs args, int64_t tileRows, int64_t tileColumns) {
+  SIMT_SHARED(float, tileA, (2 * matmulTile * matmulStride));
+  float* const tileB = tileA + matmulTile * matmulStride;
   constexpr bool splitA = formatA == RowFormat::float32, splitB = formatB == RowFormat::float32;
-  const int64_t product = blockIdx.x / (tileRows * tileColumns), place = blockIdx.x % (tileRows * tileColumns);
-  const int64_t row = place / tileColumns * matmulTile, column = place % tileColumns * matmulTile;
+  const auto [product, row, column] = matmulPlace(blockIdx.x, tileRows, tileColumns, matmulTile);
   const int64_t startA = args.batch.start(args.batch.aStride, product);
   const int64_t startB = args.batch.start(args.batch.bStride, product);
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
@@ -85,35 +87,29 @@ __global__ void __launch_bounds__(matmulThreads) matmulTiles(MatmulArgs args, in
     }
     __syncthreads();
   }
-  float* c = args.c + product * args.batch.cStride;
   SIMT_UNROLL
   for (int i = 0; i < 2; ++i) {
     SIMT_UNROLL
     for (int j = 0; j < 4; ++j) {
       SIMT_UNROLL
       for (int e = 0; e < 4; ++e) {
-        const int64_t r = row + firstRow + 16 * i + group + e / 2 * 8;
-        const int64_t s = column + firstColumn + 8 * j + quad * 2 + e % 2;
-        if (r >= args.m || s >= args.n) continue;
-        float& out = c[r * args.cStride + s];
-        const float value = args.alpha * sum[i][j][e];
-        out = args.beta == 0 ? value : fmaf(args.beta, out, value);
+        const int r = firstRow + 16 * i + group + e / 2 * 8, s = firstColumn + 8 * j + quad * 2 + e % 2;
+        tileA[r * matmulSumStride + s] = sum[i][j][e];  // over both tiles, which have been read
       }
     }
   }
-}
-
-template <RowFormat... formats, typename F>
-void withFormat(RowFormat format, F&& f) {
-  ((format == formats ? f(std::integral_constant<RowFormat, formats>()) : void()), ...);
+  __syncthreads();
+  finishTile<matmulTile, matmulSumStride, matmulThreads>(args, tileA, args.c + product * args.batch.cStride, row,
+                                                         column);
 }
 
 inline void queueMatmul(Queue& queue, const MatmulArgs& a) {
   const int64_t rows = (a.m + matmulTile - 1) / matmulTile, columns = (a.n + matmulTile - 1) / matmulTile;
   const Grid grid{rows * columns * a.batch.count()};
   if (grid.x == 0) return;
-  withFormat<RowFormat::float32, RowFormat::float16, RowFormat::bfloat16>(a.a.format, [&](auto formatA) {
-    withFormat<RowFormat::float32, RowFormat::float16, RowFormat::bfloat16>(a.b.format, [&](auto formatB) {
+  if (suitsMma(a)) return queueMatmulMma(queue, a);
+  withConstant<RowFormat::float32, RowFormat::float16, RowFormat::bfloat16>(a.a.format, [&](auto formatA) {
+    withConstant<RowFormat::float32, RowFormat::float16, RowFormat::bfloat16>(a.b.format, [&](auto formatB) {
       queue.launch("matmulTiles", matmulTiles<decltype(formatA)::value, decltype(formatB)::value>, grid, matmulThreads,
                    a, rows, columns);
     });
@@ -122,9 +118,6 @@ inline void queueMatmul(Queue& queue, const MatmulArgs& a) {
 
 /// The `matmul` slot.
 inline Status matmul(const Exec& exec, const MatmulArgs& a) {
-  if (a.bias || a.activation != Unary::none) {
-    return failure(ErrorCode::device, "matmul: a GPU adds no bias and applies no activation yet: use device 'cpu'");
-  }
   Queue queue(exec);
   queueMatmul(queue, a);
   return queue.status();

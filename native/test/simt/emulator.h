@@ -105,7 +105,7 @@ inline thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 #define __global__ [[maybe_unused]] static
 #define __device__ inline
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 #define SIMT_SHARED(Type, name, count) \
   static const char name##Tag = 0;     \
   Type* const name = static_cast<Type*>(simt::sharedVariable(&name##Tag, #name, sizeof(Type) * (count)))

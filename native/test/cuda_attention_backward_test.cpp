@@ -1,0 +1,143 @@
+// The CUDA kernels of attention's backward pass under the SIMT emulator, and on the GPUs of this machine if there are
+// any, against the CPU, for calls drawn at random.
+#include <cstdlib>
+#include <optional>
+
+#include "test/attention_placed.h"
+#include "test/simt/backend.h"
+
+using namespace topknot;
+using namespace topknot::test;
+
+namespace {
+
+/// A call whose numbers are as `dtype` stores them, and what the forward pass made of it.
+struct Problem {
+  Problem(const Call& from, DType dtype) : call(asStored(from, dtype)), dtype(dtype) {
+    const AttentionResult forward = attend(stored(call.q), stored(call.k), stored(call.v), call.options);
+    outGradient = normals(from.q.shape, 77);
+    if (dtype == DType::bfloat16) outGradient = toFloats(toHalves(outGradient));
+    out = widened(forward.out), logSumExp = forward.logSumExp;
+  }
+  Tensor stored(const Tensor& t) const { return dtype == DType::float32 ? t : toHalves(t); }
+  Tensor widened(const Tensor& t) const { return dtype == DType::float32 ? t : toFloats(t); }
+
+  Call call;
+  DType dtype;
+  Tensor outGradient, out, logSumExp;
+};
+
+struct Result {
+  std::vector<float> q, k, v, bias;
+  int32_t notFinite;
+  bool operator==(const Result&) const = default;
+};
+
+Result backwardOn(const Backend& backend, const Exec& exec, const Problem& of) {
+  const Call& c = of.call;
+  const Layout at(c.q, c.k, c.options);
+  Placed memory(backend, exec);
+  const auto number = [&](const Tensor& t) { return placeNumbers(memory, t, of.dtype); };
+  PlacedNumbers q(memory, c.q.count(), of.dtype), k(memory, c.k.count(), of.dtype), v(memory, c.v.count(), of.dtype);
+  Result r{{}, {}, {}, std::vector<float>(c.options.bias ? c.options.bias->count() : 0, -7), 0};
+  std::vector<int32_t> notFinite{0};
+  const AttentionBackwardArgs args{placeProblem(memory, c, at, of.dtype),
+                                   number(c.q),
+                                   number(c.k),
+                                   number(c.v),
+                                   number(of.out),
+                                   number(of.outGradient),
+                                   memory.place(valuesOf<float>(of.logSumExp)),
+                                   q.data,
+                                   k.data,
+                                   v.data,
+                                   c.options.bias ? memory.place(r.bias) : nullptr,
+                                   memory.place(notFinite)};
+  check(backend.attentionBackward(exec, args));
+  memory.fetch(notFinite, args.notFinite);
+  if (c.options.bias) memory.fetch(r.bias, args.biasGradient);
+  r.q = q.fetch(memory), r.k = k.fetch(memory), r.v = v.fetch(memory), r.notFinite = notFinite[0];
+  return r;
+}
+
+Result onCpu(const Problem& of) {
+  static Stream stream;
+  const Call& c = of.call;
+  const AttentionGradients g = ops::attentionBackward(stream, of.stored(of.outGradient), of.stored(c.q), of.stored(c.k),
+                                                      of.stored(c.v), of.stored(of.out), of.logSumExp, c.options);
+  g.q.pending->wait();
+  const auto values = [&](const Tensor& t) { return valuesOf<float>(of.widened(t)); };
+  return {values(g.q), values(g.k), values(g.v), g.bias ? valuesOf<float>(*g.bias) : std::vector<float>(), 0};
+}
+
+Result emulated(const Problem& of, size_t schedules) {
+  static const Backend backend = cuda::emulatedBackend();
+  std::optional<Result> first;
+  for (size_t s = 0; s < schedules; ++s) {
+    simt::setSchedule(simt::schedules()[s]);
+    const Result r = backwardOn(backend, {}, of);
+    if (first) CHECK(*first == r);
+    first = r;
+  }
+  simt::setSchedule({});
+  CHECK(simt::liveAllocations() == 0);
+  return *first;
+}
+
+bool near(const char* what, const std::vector<float>& got, const std::vector<float>& want, double tolerance) {
+  for (size_t i = 0; i < got.size(); ++i) {
+    if (std::fabs(static_cast<double>(got[i]) - want[i]) <= tolerance * (1 + std::fabs(want[i]))) continue;
+    std::printf("  %s, element %zu: %.9g, on the CPU %.9g\n", what, i, got[i], want[i]);
+    return false;
+  }
+  return got.size() == want.size();
+}
+
+/// float32 sums in another order; bfloat16 rounds the results, and for tensor cores weights and their gradients as
+/// well.
+void checkCall(const Result& got, const Problem& of) {
+  const Result want = onCpu(of);
+  const double tolerance = of.dtype == DType::float32 ? 1e-5 : 0x1p-6;
+  bool ok = near("q", got.q, want.q, tolerance) && near("k", got.k, want.k, tolerance);
+  ok = near("v", got.v, want.v, tolerance) && near("bias", got.bias, want.bias, tolerance) && ok;
+  report(ok && got.notFinite == 0, of.call, of.dtype == DType::float32 ? "float32" : "bfloat16");
+}
+
+}  // namespace
+
+TEST(randomCalls) {
+  for (const DType dtype : {DType::float32, DType::bfloat16}) {
+    for (uint64_t seed = 0; seed < 60; ++seed) {
+      const Call c = draw(seed);
+      if (c.q.count() * c.k.count() > 4'000'000) continue;
+      const Problem problem(c, dtype);
+      checkCall(emulated(problem, seed % 10 == 0 ? 5 : 1), problem);
+    }
+  }
+}
+
+TEST(largeNumbersAreReported) {
+  for (const DType dtype : {DType::float32, DType::bfloat16}) {
+    Problem problem(plainCall(1, 1, 20, 16), dtype);
+    problem.outGradient.data<float>()[5] = std::numeric_limits<float>::infinity();
+    CHECK(emulated(problem, 1).notFinite == 1);
+  }
+}
+
+TEST(onTheGpusOfThisMachine) {
+  const std::vector<DeviceInfo> all = devices();
+  if (std::getenv("TOPKNOT_CUDA_BUILT")) CHECK(cudaProblem().find("plugin is not") == std::string::npos);
+  for (size_t i = 1; i < all.size(); ++i) {
+    const Exec exec{.device = all[i].device.index};
+    for (const DType dtype : {DType::float32, DType::bfloat16}) {
+      for (uint64_t seed = 0; seed < 200; ++seed) {
+        const Problem problem(draw(seed), dtype);
+        checkCall(backwardOn(backendOf(all[i].device), exec, problem), problem);
+      }
+      const Problem problem(plainCall(2, 4, 1000, 64), dtype);
+      checkCall(backwardOn(backendOf(all[i].device), exec, problem), problem);
+    }
+  }
+}
+
+TEST_MAIN()

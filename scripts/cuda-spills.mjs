@@ -1,12 +1,13 @@
 // Compiles the CUDA kernels for compute capability 8.0 and fails when one of the hot kernels spills registers, when nvcc
-// warns, or when the list below names a kernel that is not there.
+// warns, or when the list below names a kernel that is not there. Does nothing when it found the same sources clean before.
+// Ends with 77 where there is no nvcc.
 //   node scripts/cuda-spills.mjs
 import { execFile } from 'node:child_process';
-import { readdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { nvcc, root, say } from './steps.mjs';
+import { files, fingerprint, nvcc, root, say, seconds, state } from './steps.mjs';
 import { jobs } from './toolchain.mjs';
 
 /** Kernels in whose inner loops a spilled register would cost memory traffic. */
@@ -25,21 +26,23 @@ if (!nvcc) {
   process.exit(77);
 }
 
-const folder = join(root, 'native', 'cuda');
+const native = (...path) => join(root, 'native', ...path);
+const folder = native('cuda');
+const clean = join(state, 'cuda-spills');
+const inputs = fingerprint([...files(folder, native('backend'), native('core')), import.meta.filename], nvcc);
+if (existsSync(clean) && readFileSync(clean, 'utf8') === inputs) {
+  console.log('the same sources were clean before');
+  process.exit(0);
+}
 const sources = readdirSync(folder).filter((name) => name.endsWith('.cu'));
 
 /** What ptxas says of each kernel: its mangled name and the bytes it spills. */
 async function compile(source) {
   const options = ['-std=c++20', '-arch=sm_80', '--expt-relaxed-constexpr', '-Xcompiler=-Wall,-Wextra', '-Xptxas=-v'];
-  const args = [
-    ...options,
-    '-I',
-    join(root, 'native'),
-    '-cubin',
-    '-o',
-    join(tmpdir(), `topknot-${process.pid}-${source}`),
-  ];
+  const out = join(tmpdir(), `topknot-${process.pid}-${source}.cubin`);
+  const args = [...options, '-I', native(), '-cubin', '-o', out];
   const { stdout, stderr } = await promisify(execFile)(nvcc, [...args, join(folder, source)], { maxBuffer: 1 << 26 });
+  rmSync(out, { force: true });
   const text = stdout + stderr;
   const kernels = [];
   for (const [, name, spilled] of text.matchAll(/Function properties for (\S+)\n.*?(\d+) bytes spill stores/g))
@@ -47,6 +50,7 @@ async function compile(source) {
   return { source, kernels, warnings: text.split('\n').filter((line) => /warning/i.test(line)) };
 }
 
+const start = performance.now();
 const waiting = [...sources];
 const results = [];
 await Promise.all(
@@ -69,5 +73,9 @@ const cold = kernels.filter((kernel) => kernel.spilled > 0 && !hot.some((name) =
 for (const kernel of cold)
   say(`cuda-spills: not in the list of hot kernels: ${kernel.name} spills ${kernel.spilled} bytes`);
 for (const problem of problems) console.log(problem);
-console.log(`${kernels.length} kernels of ${sources.length} files, ${problems.length} problems`);
+console.log(`${kernels.length} kernels of ${sources.length} files, ${problems.length} problems, ${seconds(start)}`);
 process.exitCode = problems.length > 0 ? 1 : 0;
+if (problems.length === 0) {
+  mkdirSync(state, { recursive: true });
+  writeFileSync(clean, inputs);
+}

@@ -5,6 +5,8 @@
 //    SIMT_DYNAMIC_SHARED(name), whose size goes with the launch;
 //  - kernels are launched by Queue::launch alone, and device memory for work in between comes from Queue::workspace;
 //  - warp collectives name their mask, all its lanes arrive, and no thread returns before a barrier;
+//  - a kernel whose registers ptxas would spill to fit more blocks says in its launch bounds how many are enough
+//    (scripts/cuda-spills.mjs looks);
 //  - products are fused explicitly (fmaf), so that both builds round alike;
 //  - inline PTX is in cuda/ptx.h alone; there is no CUB and no grid-wide barrier in a kernel body.
 #pragma once

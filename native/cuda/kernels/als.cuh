@@ -163,7 +163,7 @@ SIMT_DEVICE void alsProduct(const AlsArgs& a, int64_t row, bool residual, const 
 
 inline int64_t alsCgShared(int64_t f) { return 4 * f * (4 + alsThreads / 32); }
 
-__global__ void __launch_bounds__(alsThreads) alsCgRows(AlsArgs a, unsigned long long* failed) {
+__global__ void __launch_bounds__(alsThreads, 2) alsCgRows(AlsArgs a, unsigned long long* failed) {
   SIMT_DYNAMIC_SHARED(memory);
   SIMT_SHARED(float, sums, (alsThreads / 32));
   const int f = static_cast<int>(a.fixed.cols), thread = static_cast<int>(threadIdx.x);

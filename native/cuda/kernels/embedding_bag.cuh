@@ -6,7 +6,7 @@
 namespace topknot::cuda {
 
 template <RowFormat format, int V>
-__global__ void __launch_bounds__(embeddingThreads) embeddingBagSums(EmbeddingBagArgs a) {
+__global__ void __launch_bounds__(embeddingThreads, 4) embeddingBagSums(EmbeddingBagArgs a) {
   const int64_t bag = warpOfGrid();
   if (bag >= a.bags.bags) return;
   const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -24,7 +24,7 @@ __global__ void __launch_bounds__(embeddingThreads) embeddingBagSums(EmbeddingBa
 
 /// The maximum; equal values: the earlier entry wins. A NaN wins over numbers.
 template <RowFormat format, int V>
-__global__ void __launch_bounds__(embeddingThreads) embeddingBagMax(EmbeddingBagArgs a) {
+__global__ void __launch_bounds__(embeddingThreads, 4) embeddingBagMax(EmbeddingBagArgs a) {
   const int64_t bag = warpOfGrid();
   if (bag >= a.bags.bags) return;
   const int lane = static_cast<int>(threadIdx.x) % 32;

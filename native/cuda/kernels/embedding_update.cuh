@@ -21,7 +21,7 @@ SIMT_DEVICE float stepOf(const EmbeddingUpdateArgs& a, int64_t row, float rate, 
 }
 
 template <RowFormat format, int V>
-__global__ void __launch_bounds__(embeddingThreads) updateRows(EmbeddingUpdateArgs a, const float* parts) {
+__global__ void __launch_bounds__(embeddingThreads, 2) updateRows(EmbeddingUpdateArgs a, const float* parts) {
   const int64_t g = warpOfGrid(), cols = a.rows.gradient.cols;
   if (g >= a.rows.groups.bags) return;
   const int64_t row = a.rows.rows[g], first = threadIdx.x % 32 * V;

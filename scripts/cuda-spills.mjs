@@ -18,6 +18,9 @@ const hot = [
   'embeddingBagSums',
   'gatherCopy',
   'matmulTiles',
+  'rankTiles',
+  'tensorTiles',
+  'topkScan',
   'updateRows',
 ];
 

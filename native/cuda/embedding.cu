@@ -1,6 +1,7 @@
 #include "cuda/families.h"
 #include "cuda/kernels/embedding_bag.cuh"
 #include "cuda/kernels/embedding_group.cuh"
+#include "cuda/kernels/embedding_quantize.cuh"
 #include "cuda/kernels/embedding_update.cuh"
 #include "cuda/kernels/gather.cuh"
 
@@ -13,6 +14,7 @@ void addEmbedding(Backend& table) {
   table.embeddingGradient = embeddingGradient;
   table.embeddingWeightGradient = embeddingWeightGradient;
   table.embeddingUpdate = embeddingUpdate;
+  table.embeddingQuantize = embeddingQuantize;
 }
 
 }  // namespace topknot::cuda

@@ -106,6 +106,19 @@ __global__ void sortStep(Key* keys, int64_t width, int64_t size, int64_t stride)
   }
 }
 
+/// Sorts each row of keys [queries, width], greatest first; width is a power of two and at least sortTile.
+inline void sortRows(Queue& queue, Key* sorted, int64_t width, int64_t queries) {
+  const Grid sortGrid{width / sortTile, queries};
+  queue.launch("sortTiles", sortTiles, sortGrid, selectThreads, sorted, width, 2, sortTile);
+  for (int64_t size = 2 * sortTile; size <= width; size *= 2) {
+    for (int64_t stride = size / 2; stride >= sortTile; stride /= 2) {
+      queue.launch("sortStep", sortStep, {width / 2 / selectThreads, queries}, selectThreads, sorted, width, size,
+                   stride);
+    }
+    queue.launch("sortTiles", sortTiles, sortGrid, selectThreads, sorted, width, size, size);
+  }
+}
+
 /// sorted[q] = the k greatest of keys[q, count], greatest first, then noKey up to `width` = sortWidth(k).
 inline void selectBest(Queue& queue, const Key* keys, int64_t count, int64_t queries, int64_t k, Selection* selections,
                        Key* sorted, int64_t width) {
@@ -118,15 +131,7 @@ inline void selectBest(Queue& queue, const Key* keys, int64_t count, int64_t que
     queue.launch("selectDigit", selectDigit, {queries}, selectThreads, selections, shift);
   }
   queue.launch("selectGather", selectGather, grid, selectThreads, keys, count, selections, sorted, width);
-  const Grid sortGrid{width / sortTile, queries};
-  queue.launch("sortTiles", sortTiles, sortGrid, selectThreads, sorted, width, 2, sortTile);
-  for (int64_t size = 2 * sortTile; size <= width; size *= 2) {
-    for (int64_t stride = size / 2; stride >= sortTile; stride /= 2) {
-      queue.launch("sortStep", sortStep, {width / 2 / selectThreads, queries}, selectThreads, sorted, width, size,
-                   stride);
-    }
-    queue.launch("sortTiles", sortTiles, sortGrid, selectThreads, sorted, width, size, size);
-  }
+  sortRows(queue, sorted, width, queries);
 }
 
 }  // namespace topknot::cuda

@@ -12,7 +12,7 @@
 
 namespace topknot::cuda {
 
-/// How the emulated table's topk runs: tests set it to reach every path on small shapes.
+/// How the searches of the emulated table run: tests set it to reach every path on small shapes.
 inline TopkPlan emulatedPlan;
 
 inline Status emulatedCopy(const Exec& exec, void* to, const void* from, size_t bytes) {
@@ -47,6 +47,12 @@ inline Backend emulatedBackend() {
   addSparse(table);
   addTraining(table);
   table.topk = [](const Exec& exec, const TopkArgs& args) { return topk(exec, args, emulatedPlan); };
+  table.topkInt8 = [](const Exec& exec, const TopkInt8Args& args) { return topkInt8(exec, args, emulatedPlan); };
+  table.topkBinary = [](const Exec& exec, const TopkBinaryArgs& args) { return topkBinary(exec, args, emulatedPlan); };
+  table.selectTopk = [](const Exec& exec, const SelectTopkArgs& args) { return selectTopk(exec, args, emulatedPlan); };
+  table.rankCounts = [](const Exec& exec, const RankCountsArgs& args) {
+    return rankCounts(exec, args, emulatedPlan.slices);
+  };
   return table;
 }
 

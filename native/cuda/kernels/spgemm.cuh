@@ -3,7 +3,7 @@
 // entries at once, but then the order of a sum would be that of the moment.
 #pragma once
 #include "backend/spmm_args.h"
-#include "cuda/simt.h"
+#include "cuda/kernels/lower_bound.cuh"
 
 namespace topknot::cuda {
 
@@ -17,16 +17,6 @@ struct ProductEntries {
   int32_t count[productThreads];
   float weight[productThreads];
 };
-
-/// The first of indices[begin, end), which rise, that is not below `column`.
-SIMT_DEVICE int64_t lowerBound(const int32_t* indices, int64_t begin, int64_t end, int64_t column) {
-  while (begin < end) {
-    const int64_t middle = begin + (end - begin) / 2;
-    if (indices[middle] < column) begin = middle + 1;
-    else end = middle;
-  }
-  return begin;
-}
 
 /// sums[c] = (a_row · b)[first + c] for the columns of the tile from `first` on. By the whole block, behind a barrier;
 /// ends with one.

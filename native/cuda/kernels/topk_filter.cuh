@@ -1,7 +1,7 @@
 // Which items a query may be given, as kernels ask for it.
 #pragma once
 #include "backend/views.h"
-#include "cuda/simt.h"
+#include "cuda/kernels/lower_bound.cuh"
 
 namespace topknot::cuda {
 
@@ -20,19 +20,6 @@ SIMT_DEVICE bool isAllowed(const FilterView& filter, int64_t item) {
 
 SIMT_DEVICE int64_t seenRow(const FilterView& filter, int64_t query) {
   return filter.seenRows ? filter.seenRows[query] : query;
-}
-
-/// The first of the rising ids [low, high) that is not below `id`; high when there is none.
-SIMT_DEVICE int64_t lowerBound(const int32_t* ids, int64_t low, int64_t high, int64_t id) {
-  while (low < high) {
-    const int64_t middle = low + (high - low) / 2;
-    if (ids[middle] < id) {
-      low = middle + 1;
-    } else {
-      high = middle;
-    }
-  }
-  return low;
 }
 
 SIMT_DEVICE bool admits(const FilterView& filter, int64_t query, int64_t item) {

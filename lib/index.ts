@@ -138,12 +138,13 @@ export {
   type FlatSearchOptions,
   type SearchOptions,
 } from './search/flat-index.js';
-export {
-  type HnswBuildOptions,
-  HnswIndex,
-  type HnswIndexOptions,
-  type HnswSearchOptions,
-} from './search/hnsw-index.js';
+export { HnswIndex } from './search/hnsw-index.js';
+export type {
+  HnswBuildOptions,
+  HnswIndexOptions,
+  HnswIndexStats,
+  HnswSearchOptions,
+} from './search/hnsw-options.js';
 export type { IndexMetric, VectorStorage, Vectors } from './search/storage.js';
 export type { SearchResult, Vector } from './search/vectors.js';
 export { full, type NestedArray, scope, Tensor, type TensorOptions, tensor } from './tensor.js';

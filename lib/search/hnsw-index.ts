@@ -1,17 +1,27 @@
-import { checkK, finite, integer, knownOptions, oneOf } from '../check.js';
+import { checkK, knownOptions } from '../check.js';
 import { type Id, Ids } from '../data/ids.js';
 import { expected, TopknotError } from '../errors.js';
-import { loadIds, saveIds } from '../format/ids.js';
-import { readSafetensors, writeSafetensors } from '../format/safetensors.js';
 import { checkJob, type JobOptions, runJob } from '../job.js';
 import type { TopKRows } from '../models/recommender.js';
 import { native } from '../native.js';
 import type { Resource } from '../native-ops.js';
 import { allowedBits } from '../ops/item-filter.js';
-import { metrics, type VectorMetric } from '../ops/top-k.js';
-import { Tensor, tensor } from '../tensor.js';
-import type { SearchOptions } from './flat-index.js';
+import type { VectorMetric } from '../ops/top-k.js';
+import { type Tensor, tensor } from '../tensor.js';
+import { loadHnsw, saveHnsw } from './hnsw-file.js';
+import {
+  checkExpansion,
+  checkParallel,
+  checkSettings,
+  type HnswBuildOptions,
+  type HnswIndexOptions,
+  type HnswIndexStats,
+  type HnswSearchOptions,
+  type HnswSettings,
+  numberNames,
+} from './hnsw-options.js';
 import { KeyedIds } from './keyed-ids.js';
+import { shareFound } from './recall.js';
 import {
   asMatrix,
   flatQueries,
@@ -23,31 +33,18 @@ import {
   type Vector,
 } from './vectors.js';
 
-export interface HnswIndexOptions {
-  /** 'innerProduct' unless given. */
-  metric?: VectorMetric | undefined;
-  /** Neighbours of a vector in the graph (the paper's M), twice as many on its lowest level; 16 unless given. */
-  connectivity?: number | undefined;
-  /** Candidates looked at to link a vector (efConstruction); 128 unless given. More: a better graph, built more slowly. */
-  expansionAdd?: number | undefined;
-  /** Candidates looked at by a search (ef), unless the search says; 64 unless given. More: higher recall, fewer queries a second. */
-  expansionSearch?: number | undefined;
+/** The graph, and what its keys stand for. Searches hold on to the one that they began with. */
+interface Snapshot<T extends Id> {
+  readonly index: Resource;
+  readonly ids: KeyedIds<T>;
 }
 
-export interface HnswBuildOptions {
-  /**
-   * Link with all threads. Quicker, but the order in which they come to it changes the graph, and with it now and then an
-   * answer: two builds differ. Without it one thread works, and the same changes in the same order give the same graph.
-   */
-  parallel?: boolean | undefined;
+/** What a search is asked, the filter apart. */
+interface Asked<T extends Id> {
+  readonly queries: ReturnType<typeof flatQueries>;
+  readonly options: HnswSearchOptions<T>;
+  readonly filter: HnswSearchOptions<T>['filter'];
 }
-
-export interface HnswSearchOptions<T extends Id = Id> extends SearchOptions<T> {
-  /** Candidates looked at (ef), at least k; the index's own unless given. */
-  expansionSearch?: number | undefined;
-}
-
-type Settings = Required<{ [K in keyof HnswIndexOptions]: NonNullable<HnswIndexOptions[K]> }>;
 
 /**
  * Approximate search in a graph of neighbours (HNSW: Malkov and Yashunin, https://arxiv.org/abs/1603.09320), by the
@@ -75,19 +72,18 @@ export class HnswIndex<T extends Id = Id> implements Disposable {
   readonly connectivity: number;
   readonly expansionAdd: number;
   readonly expansionSearch: number;
-  readonly #ids: KeyedIds<T>;
-  readonly #index: Resource;
+  readonly #queries = { approximate: 0, exact: 0 };
+  #now: Snapshot<T>;
   /** Ends when the changes that were asked for so far have. */
   #changes: Promise<unknown> = Promise.resolve();
 
-  private constructor(ids: Ids<T>, dimensions: number, settings: Settings, index: Resource) {
-    this.#ids = new KeyedIds(ids);
+  private constructor(ids: Ids<T>, dimensions: number, settings: HnswSettings, index: Resource) {
+    this.#now = { index, ids: new KeyedIds(ids) };
     this.dimensions = dimensions;
     this.metric = settings.metric;
     this.connectivity = settings.connectivity;
     this.expansionAdd = settings.expansionAdd;
     this.expansionSearch = settings.expansionSearch;
-    this.#index = index;
   }
 
   /**
@@ -134,48 +130,20 @@ export class HnswIndex<T extends Id = Id> implements Disposable {
     return new HnswIndex(known, matrix.shape[1]!, settings, index);
   }
 
-  /** Reads what `save` wrote: the same graph, so the same answers. @throws ERR_IO, ERR_FORMAT, ERR_DEPENDENCY */
-  static async load<T extends Id = Id>(path: string, options: JobOptions = {}): Promise<HnswIndex<T>> {
-    const { tensors, metadata } = await readSafetensors(path, options);
-    if (metadata.get('format') !== 'topknot' || metadata.get('index') !== 'hnsw')
-      throw new TopknotError(
-        'ERR_FORMAT',
-        `path: '${path}' is a safetensors file but not an HnswIndex saved by topknot`,
-      );
-    if (metadata.get('version') !== fileVersion)
-      throw new TopknotError(
-        'ERR_FORMAT',
-        `path: '${path}' is an HnswIndex of version '${metadata.get('version')}'; this topknot reads version ${fileVersion}`,
-      );
-    try {
-      const settings = checkSettings({
-        metric: metadata.get('metric') as VectorMetric,
-        ...Object.fromEntries(numberNames.map((name) => [name, Number(metadata.get(name))])),
-      });
-      const part = (name: string) => {
-        const t = tensors.get(name);
-        if (!t) throw new TopknotError('ERR_FORMAT', `the tensor '${name}' is missing`);
-        return t.handle;
-      };
-      const state = {
-        vectors: part('vectors'),
-        keys: part('keys'),
-        levels: part('levels'),
-        counts: part('counts'),
-        neighbours: part('neighbours'),
-        entry: integer('entry', Number(metadata.get('entry')), 0),
-        bound: finite('bound', Number(metadata.get('bound')), 0),
-      };
-      const count = integer('count', Number(metadata.get('count')), 0);
-      const ids = await loadIds<T>('items', count, metadata, tensors, options.signal);
-      const { signal } = options;
-      const { index, live } = await runJob('long', { signal }, (control) => native.hnswLoad(control, state, settings));
-      if (live !== count) throw new TopknotError('ERR_FORMAT', `keys: expected ${count} but the file has ${live}`);
-      return new HnswIndex(ids, tensors.get('vectors')!.shape[1]!, settings, index);
-    } catch (cause) {
-      if (options.signal?.aborted || !(cause instanceof TopknotError) || cause.code === 'ERR_DEPENDENCY') throw cause;
-      throw new TopknotError('ERR_FORMAT', `path: '${path}' is not a whole index: ${cause.message}`, { cause });
-    }
+  /**
+   * Reads what `save` wrote: the same graph, so the same answers.
+   * @param options.map leaves vectors and graph in the file (see `mapSafetensors`): the links of the graph are checked, which
+   * reads them once, and the vectors are read as searches need them. They are not checked to be finite then. The first change
+   * copies all of it into memory.
+   * @throws ERR_IO; ERR_FORMAT for a file that is no index, is cut short or is of another version; ERR_DEPENDENCY
+   */
+  static async load<T extends Id = Id>(
+    path: string,
+    options: JobOptions & { map?: boolean | undefined } = {},
+  ): Promise<HnswIndex<T>> {
+    knownOptions(options, ['map', 'signal', 'onProgress']);
+    const { ids, dimensions, settings, index } = await loadHnsw<T>(path, options);
+    return new HnswIndex(ids, dimensions, settings, index);
   }
 
   /** Whether this build of topknot has the graph: prebuilt ones do, source builds where usearch was installed. */
@@ -185,11 +153,21 @@ export class HnswIndex<T extends Id = Id> implements Disposable {
 
   /** Number of vectors. */
   get size(): number {
-    return this.#ids.live;
+    return this.#now.ids.live;
+  }
+
+  /** The ids, in the order in which they were added. Gathered on the first use after a change. */
+  get ids(): Ids<T> {
+    return this.#now.ids.list;
   }
 
   has(id: T): boolean {
-    return this.#ids.has(id);
+    return this.#now.ids.has(id);
+  }
+
+  /** @throws ERR_DISPOSED */
+  get stats(): HnswIndexStats {
+    return { signposts: native.hnswCounts(this.#now.index).nodes - this.size, ...this.#queries };
   }
 
   /**
@@ -207,22 +185,38 @@ export class HnswIndex<T extends Id = Id> implements Disposable {
     queries: Queries,
     options: HnswSearchOptions<T> & JobOptions = {},
   ): Promise<SearchResult<T> | SearchResult<T>[]> {
-    let flat = flatQueries(queries, this.dimensions);
-    if (options?.filter) {
-      if (flat === queries) flat = queries.slice(); // the caller may change it while we wait
-      await this.#ids.ready();
-    }
-    const call = this.#call(flat, options);
+    const held = await this.#held(queries, options);
+    const now = this.#now;
+    const call = this.#call(now, held);
     const found = await runJob('query', options, (control) => native.hnswSearch(control, ...call));
-    return this.#results(queries, found as TopKRows, call[2]);
+    return this.#results(now, queries, found, call[2]);
   }
 
   /** Like `search`, but blocks the calling thread until the answer is there: for callers that count microseconds. */
   searchSync(query: Vector, options?: HnswSearchOptions<T>): SearchResult<T>;
   searchSync(queries: readonly Vector[] | Tensor<'float32'>, options?: HnswSearchOptions<T>): SearchResult<T>[];
   searchSync(queries: Queries, options: HnswSearchOptions<T> = {}): SearchResult<T> | SearchResult<T>[] {
-    const call = this.#call(flatQueries(queries, this.dimensions), options);
-    return this.#results(queries, native.hnswSearchSync(...call) as TopKRows, call[2]);
+    const filter = heldFilter(options?.filter);
+    const call = this.#call(this.#now, { queries: flatQueries(queries, this.dimensions), options, filter });
+    return this.#results(this.#now, queries, native.hnswSearchSync(...call), call[2]);
+  }
+
+  /**
+   * The share of the exact k best that `search` finds for these queries, on average. Searches twice, once by comparing each
+   * query with every vector. Waits for changes, and they for it.
+   */
+  async recall(
+    queries: readonly Vector[] | Tensor<'float32'>,
+    options: HnswSearchOptions<T> & JobOptions = {},
+  ): Promise<number> {
+    const held = await this.#held(queries, options);
+    return await this.#next(options, undefined, async () => {
+      const [index, asked, k, expansion, allowed] = this.#call(this.#now, held);
+      const search = (candidates: number) =>
+        runJob('query', options, (control) => native.hnswSearch(control, index, asked, k, candidates, allowed));
+      const [found, exact] = [await search(expansion), await search(0)] as unknown as [TopKRows, TopKRows];
+      return shareFound(found, exact, k);
+    });
   }
 
   /**
@@ -235,14 +229,14 @@ export class HnswIndex<T extends Id = Id> implements Disposable {
     options: HnswBuildOptions & JobOptions = {},
   ): Promise<void> {
     return this.#put(ids, vectors, options, async (known, change) => {
-      const rows = await this.#ids.reserve(known, options.signal);
+      const rows = await this.#now.ids.reserve(known, options.signal);
       try {
         await change(noRows, rows);
       } catch (error) {
-        this.#ids.release(rows.length);
+        this.#now.ids.release(rows.length);
         throw error;
       }
-      await this.#ids.commit(rows);
+      await this.#now.ids.commit(rows);
     });
   }
 
@@ -253,88 +247,111 @@ export class HnswIndex<T extends Id = Id> implements Disposable {
     options: HnswBuildOptions & JobOptions = {},
   ): Promise<void> {
     return this.#put(ids, vectors, options, async (known, change) => {
-      const rows = await this.#ids.rowsOf(known, options.signal);
+      const rows = await this.#now.ids.rowsOf(known, options.signal);
       await change(rows, rows);
     });
   }
 
   /**
    * Takes vectors away: all of them or none. They stay in the graph as signposts, and in memory, until added or updated
-   * vectors take their places.
+   * vectors take their places, or until `compact`.
    * @throws ERR_UNKNOWN_ID; ERR_VALUE for an id that comes twice
    */
   async remove(ids: readonly T[] | Ids<T>, options: JobOptions = {}): Promise<void> {
     knownOptions(options, ['signal', 'onProgress']);
     countOf(ids);
     await this.#next(options, distinct(ids), async (known) => {
-      const rows = await this.#ids.rowsOf(known, options.signal);
+      const rows = await this.#now.ids.rowsOf(known, options.signal);
       using none = tensor(new Float32Array(0), { shape: [0, this.dimensions] });
       await this.#unlessDone(() =>
         runJob('long', options, (control) =>
-          native.hnswChange(control, this.#index, asTyped(rows), asTyped(noRows), none.handle, false),
+          native.hnswChange(control, this.#now.index, asTyped(rows), asTyped(noRows), none.handle, false),
         ),
       );
-      await this.#ids.remove(rows);
+      await this.#now.ids.remove(rows);
     });
   }
 
-  /** Writes all of the index to one safetensors file, whole or not at all. @throws ERR_IO, ERR_VALUE */
+  /**
+   * Drops what removed vectors have left, by linking a graph of the others anew: that takes as long as `from`, and memory for
+   * both until it is done. Without signposts (see `stats`) the graph stays as it is. Ids that came and went are forgotten too.
+   * Searches go on meanwhile; changes wait. When it fails or is aborted, nothing has changed.
+   */
+  async compact(options: HnswBuildOptions & JobOptions = {}): Promise<void> {
+    knownOptions(options, ['parallel', 'signal', 'onProgress']);
+    const parallel = checkParallel(options);
+    await this.#next(options, undefined, async () => {
+      const { index, ids } = this.#now;
+      if (ids.size === ids.live && this.stats.signposts === 0) return;
+      const now = {
+        ids: await ids.compacted(options.signal),
+        index: await runJob('long', options, (control) => native.hnswCompact(control, index, parallel)),
+      };
+      this.#now = now;
+      if (native.dispose(index)) return;
+      this.dispose(); // as was the old one meanwhile
+      throw new TopknotError('ERR_DISPOSED', 'index: it has been disposed');
+    });
+  }
+
+  /**
+   * Writes all of the index to one safetensors file, whole or not at all, after the changes that were asked for before.
+   * @throws ERR_IO; ERR_VALUE for an empty index
+   */
   async save(path: string, options: JobOptions = {}): Promise<void> {
     knownOptions(options, ['signal', 'onProgress']);
-    await this.#next(options, Promise.resolve(), async () => {
-      const { signal } = options;
-      const { entry, bound, ...state } = await runJob('long', { signal }, (control) =>
-        native.hnswState(control, this.#index),
-      );
-      const ids = await saveIds('items', await this.#ids.snapshot(signal), signal);
-      const metadata = {
-        format: 'topknot',
-        version: fileVersion,
-        index: 'hnsw',
-        metric: this.metric,
-        ...Object.fromEntries(numberNames.map((name) => [name, String(this[name])])),
-        count: String(this.size),
-        entry: String(entry),
-        bound: String(bound),
-        ...ids.metadata,
-      };
-      const parts = Object.entries(state).map(([name, handle]) => [name, new Tensor(handle)] as const);
-      try {
-        await writeSafetensors(path, [...parts, ...ids.tensors], { ...options, metadata });
-      } finally {
-        for (const [, part] of parts) part.dispose();
-      }
+    await this.#next(options, undefined, async () => {
+      const { index, ids } = this.#now;
+      await saveHnsw(path, index, await ids.snapshot(options.signal), this, options);
     });
   }
 
   /** Frees the memory now, unless a running search still needs it. */
   dispose(): void {
-    native.dispose(this.#index);
+    native.dispose(this.#now.index);
   }
 
   [Symbol.dispose](): void {
     this.dispose();
   }
 
+  /** What a search is asked, as it is now: the caller may change it while the look-up of ids is made ready. */
+  async #held(given: Queries, options: HnswSearchOptions<T>): Promise<Asked<T>> {
+    const queries = flatQueries(given, this.dimensions);
+    const filter = heldFilter(options?.filter);
+    if (!filter) return { queries, options, filter };
+    const copy = queries === given ? (given as Float32Array).slice() : queries;
+    await this.#now.ids.ready();
+    return { queries: copy, options: { ...options }, filter };
+  }
+
   /** The arguments of the one native call. */
-  #call(queries: ReturnType<typeof flatQueries>, options: HnswSearchOptions<T>) {
+  #call({ index, ids }: Snapshot<T>, { queries, options, filter }: Asked<T>) {
     knownOptions(options, ['k', 'filter', 'expansionSearch', 'signal', 'onProgress']);
-    const { k, filter, expansionSearch } = options;
-    const held = heldFilter(filter);
-    const allowed = held && allowedBits(this.#ids, held);
+    const { k, expansionSearch } = options;
+    const allowed = filter && allowedBits(ids, filter);
     return [
-      this.#index,
+      index,
       queries,
-      k === undefined ? Math.max(1, Math.min(10, this.size)) : checkK(k, this.size),
-      expansionSearch === undefined ? this.expansionSearch : expansion('expansionSearch', expansionSearch),
+      k === undefined ? Math.max(1, Math.min(10, ids.live)) : checkK(k, ids.live),
+      expansionSearch === undefined ? this.expansionSearch : checkExpansion('expansionSearch', expansionSearch),
       allowed as Parameters<typeof native.hnswSearchSync>[4],
     ] as const;
   }
 
-  #results(queries: Queries, found: TopKRows, k: number): SearchResult<T> | SearchResult<T>[] {
-    const idOf = (row: number) => this.#ids.at(row);
+  #results(
+    { ids }: Snapshot<T>,
+    queries: Queries,
+    raw: Awaited<ReturnType<typeof native.hnswSearch>>,
+    k: number,
+  ): SearchResult<T> | SearchResult<T>[] {
+    const found = raw as unknown as TopKRows;
+    const count = found.ids.length / k;
+    this.#queries.exact += raw.exact;
+    this.#queries.approximate += count - raw.exact;
+    const idOf = (row: number) => ids.at(row);
     if (isOne(queries)) return resultOf(found, 0, k, idOf);
-    return Array.from({ length: found.ids.length / k }, (_, q) => resultOf(found, q, k, idOf));
+    return Array.from({ length: count }, (_, q) => resultOf(found, q, k, idOf));
   }
 
   /** What `add` and `update` share: what can be checked is checked now, the change comes in its turn. */
@@ -350,7 +367,7 @@ export class HnswIndex<T extends Id = Id> implements Disposable {
     const change = (removed: Int32Array, rows: Int32Array) =>
       this.#unlessDone(() =>
         runJob('long', options, (control) =>
-          native.hnswChange(control, this.#index, asTyped(removed), asTyped(rows), matrix.handle, parallel),
+          native.hnswChange(control, this.#now.index, asTyped(removed), asTyped(rows), matrix.handle, parallel),
         ),
       );
     await this.#next(options, distinct(ids), (known) => put(known, change));
@@ -361,16 +378,17 @@ export class HnswIndex<T extends Id = Id> implements Disposable {
    * see it. Changes run one after another, so the version tells.
    */
   async #unlessDone(change: () => Promise<void>): Promise<void> {
-    const before = native.hnswVersion(this.#index);
+    const { index } = this.#now;
+    const before = native.hnswCounts(index).version;
     try {
       await change();
     } catch (error) {
-      if (native.hnswVersion(this.#index) === before) throw error;
+      if (native.hnswCounts(index).version === before) throw error;
     }
   }
 
   /** Runs after the changes that were asked for before it, whether they failed or not. */
-  #next<I>(options: JobOptions, input: Promise<I>, work: (input: I) => Promise<void>): Promise<void> {
+  #next<I, R>(options: JobOptions, input: I | Promise<I>, work: (input: I) => Promise<R>): Promise<R> {
     checkJob(options);
     const done = Promise.all([input, this.#changes]).then(([value]) => {
       options.signal?.throwIfAborted();
@@ -382,25 +400,9 @@ export class HnswIndex<T extends Id = Id> implements Disposable {
   }
 }
 
-const fileVersion = '1';
-const numberNames = ['connectivity', 'expansionAdd', 'expansionSearch'] as const;
 const optionNames = ['metric', ...numberNames];
 const noRows = new Int32Array(0);
 const asTyped = (rows: Int32Array) => rows as Parameters<typeof native.hnswChange>[2];
-const expansion = (name: string, value: number) => integer(name, value, 1, 65536);
-
-function checkSettings(options: HnswIndexOptions): Settings {
-  return {
-    metric: oneOf('metric', options.metric ?? 'innerProduct', metrics),
-    connectivity: integer('connectivity', options.connectivity ?? 16, 2, 1024),
-    expansionAdd: expansion('expansionAdd', options.expansionAdd ?? 128),
-    expansionSearch: expansion('expansionSearch', options.expansionSearch ?? 64),
-  };
-}
-
-function checkParallel({ parallel = false }: HnswBuildOptions): boolean {
-  return typeof parallel === 'boolean' ? parallel : expected('parallel', 'a boolean', parallel);
-}
 
 function countOf(ids: readonly Id[] | Ids): number {
   if (ids instanceof Ids) return ids.size;

@@ -14,6 +14,8 @@ export class KeyedIds<T extends Id = Id> extends Ids<T> {
   readonly #rowOf = new Map<T, number>();
   #live: number;
   #type: string | undefined;
+  /** What `list` gathered, until the next change. */
+  #list: Ids<T> | undefined;
 
   constructor(first: Ids<T>) {
     super([]);
@@ -89,10 +91,11 @@ export class KeyedIds<T extends Id = Id> extends Ids<T> {
     this.#live -= rows.length;
   }
 
-  #set(rows: Int32Array, rowOf: (row: number) => number): Promise<void> {
-    return inSlices(rows.length, (begin, end) => {
+  async #set(rows: Int32Array, rowOf: (row: number) => number): Promise<void> {
+    await inSlices(rows.length, (begin, end) => {
       for (let i = begin; i < end; i++) this.#rowOf.set(this.at(rows[i]!), rowOf(rows[i]!));
     });
+    this.#list = undefined;
   }
 
   /** @throws ERR_UNKNOWN_ID */
@@ -110,20 +113,38 @@ export class KeyedIds<T extends Id = Id> extends Ids<T> {
   }
 
   /** The ids that are there now, in the order of their rows. */
+  get list(): Ids<T> {
+    if (this.#rowOf.size === 0) return this.#first;
+    if (!this.#list) {
+      const ids: T[] = [];
+      this.#gather(0, this.size, ids);
+      this.#list = new Ids(ids);
+    }
+    return this.#list;
+  }
+
+  /** The same without blocking the event loop. */
   async snapshot(signal?: AbortSignal): Promise<Ids<T>> {
     if (this.#rowOf.size === 0) return this.#first;
     const ids: T[] = [];
     await this.ready();
-    await inSlices(
-      this.size,
-      (begin, end) => {
-        for (let row = begin; row < end; row++) {
-          const id = this.at(row);
-          if (this.indexOf(id) === row) ids.push(id);
-        }
-      },
-      signal,
-    );
+    await inSlices(this.size, (begin, end) => this.#gather(begin, end, ids), signal);
     return new Ids(ids);
+  }
+
+  #gather(begin: number, end: number, into: T[]): void {
+    for (let row = begin; row < end; row++) {
+      const id = this.at(row);
+      if (this.indexOf(id) === row) into.push(id);
+    }
+  }
+
+  /** Those that are there now in rows counted anew from 0, without the memory of others; what this one says stays true. */
+  async compacted(signal?: AbortSignal): Promise<KeyedIds<T>> {
+    const ids = await this.snapshot(signal);
+    await ids.ready();
+    const out = new KeyedIds(ids);
+    out.#type = this.#type;
+    return out;
   }
 }

@@ -71,6 +71,12 @@ FileMapping::FileMapping(const InputFile& file, int64_t offset, int64_t size, bo
 
 FileMapping::~FileMapping() { munmap(base_, length_); }
 
+void readAhead(const void* data, size_t bytes) {
+  const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE)), at = reinterpret_cast<uintptr_t>(data);
+  const uintptr_t begin = at / page * page;
+  madvise(reinterpret_cast<void*>(begin), at + bytes - begin, MADV_WILLNEED);
+}
+
 OutputFile::OutputFile(const std::string& path) : path_(path) {
   expectPath(path);
   struct stat before;

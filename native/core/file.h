@@ -56,6 +56,9 @@ class FileMapping {
   void* data_;
 };
 
+/// Asks the system to fetch mapped bytes all at once, because they will be looked at one after the other now.
+void readAhead(const void* data, size_t bytes);
+
 /// Writes a file so that other processes, and a crash, see either the old content or all of the new one: writes to a
 /// new file in the same folder, flushes it to the disk, renames it. Unless commit() is reached the new file is removed.
 /// A file that is replaced gives its permissions on, and a link stays one: the file that it leads to is replaced.

@@ -58,34 +58,33 @@ void hnswChange(Job& job, Hnsw index, Tensor removed, Tensor keys, Tensor vector
   index->change(job, keysIn(removed, "removed"), names, vectors, parallel);
 }
 
-SearchResult hnswSearch(Job& job, Hnsw index, Tensor queries, int64_t k, int64_t expansion,
-                        std::optional<Tensor> allowed) {
+HnswFound hnswSearch(Job& job, Hnsw index, Tensor queries, int64_t k, int64_t expansion,
+                     std::optional<Tensor> allowed) {
   queries = asRows(std::move(queries), "queries", index->dims());
   require(k >= 1 && k <= INT32_MAX, ErrorCode::range, "k: expected 1 or more but received ", k);
-  require(expansion >= 1 && expansion <= 1 << 20, ErrorCode::range,
-          "expansionSearch: expected 1 to 1048576 but received ", expansion);
+  require(expansion >= 0 && expansion <= 1 << 20, ErrorCode::range,
+          "expansionSearch: expected 0 to 1048576 but received ", expansion);
   for (int64_t i = 0; i < queries.count(); ++i) {
     require(std::isfinite(queries.data<float>()[i]), ErrorCode::value, "queries: expected finite numbers but row ",
             i / queries.cols(), " holds ", queries.data<float>()[i]);
   }
   if (allowed) expect(*allowed, "filter.allowed", DType::int64, 1);
-  const TopkResult found = index->search(job, queries, k, expansion, allowed);
-  return {{found.ids}, {found.scores}};
+  return index->search(job, queries, k, expansion, allowed);
 }
 
-int64_t hnswVersion(Hnsw index) { return index->version(); }
+HnswCounts hnswCounts(Hnsw index) { return index->counts(); }
 
 HnswState hnswState(Job& job, Hnsw index) { return index->state(job); }
 
-HnswLoaded hnswLoad(Job& job, HnswState state, HnswOptions options) {
+Hnsw hnswCompact(Job& job, Hnsw index, bool parallel) { return index->compacted(job, parallel); }
+
+HnswLoaded hnswLoad(Job& job, HnswState state, HnswOptions options, bool mapped) {
   expectOptions(options);
-  expect(state.vectors, "vectors", DType::float32, 2);
-  require(state.vectors.cols() >= 1 && state.entry >= 0 && state.entry < state.vectors.rows(), ErrorCode::format,
-          "graph: expected vectors and an entry point among them");
+  require(state.dimensions >= 1 && state.dimensions <= 1 << 30, ErrorCode::format,
+          "dimensions: expected 1 or more but received ", state.dimensions);
   require(std::isfinite(state.bound) && state.bound >= 0, ErrorCode::format, "bound: expected 0 or more but received ",
           state.bound);
-  requireFinite(job, state.vectors);
-  const auto index = std::make_shared<HnswIndex>(options, state);
+  const auto index = std::make_shared<HnswIndex>(job, options, state, mapped);
   return {index, index->live()};
 }
 

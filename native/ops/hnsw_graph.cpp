@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "core/error.h"
-#include "core/tensor.h"
+#include "core/file.h"
 
 #if TOPKNOT_USEARCH
 #include <usearch/index.hpp>
@@ -70,10 +70,11 @@ using Index = us::index_gt<float, uint32_t, uint32_t, Malloc<char>, NodeMemory>;
 struct Distance {
   const HnswVectors& vectors;
   VectorDistance fromVector;
+  int64_t width;  // of what fromVector compares
 
   template <typename Entry>
   float operator()(const float* a, const Entry& b) const {
-    return fromVector(a, vectors.row(get_slot(b)), vectors.stride);
+    return fromVector(a, vectors.row(get_slot(b)), width);
   }
   template <typename A, typename B>
   float operator()(const A& a, const B& b) const {
@@ -84,12 +85,13 @@ struct Distance {
 /// Fetches the rows of the neighbours that are about to be compared: they lie anywhere in memory.
 struct Prefetch {
   const HnswVectors& vectors;
+  int64_t width;
 
   template <typename It>
   void operator()(It begin, It end) const {
     for (; begin != end; ++begin) {
       const float* row = vectors.row(get_slot(begin));
-      for (int64_t i = 0; i < vectors.stride; i += 16) __builtin_prefetch(row + i);
+      for (int64_t i = 0; i < width; i += 16) __builtin_prefetch(row + i);
     }
   }
 };
@@ -100,22 +102,107 @@ void expectDone(Result& result, const char* what) {
   if (const char* message = result.error.release()) fail(ErrorCode::memory, "could not ", what, ": ", message);
 }
 
+// ---- The bytes of a graph
+//
+// A head of five uint64 (nodes, neighbours on upper levels and on the base level, the highest level, the slot where
+// searches start), int16 the level of each node, then each node: uint32 0, its level again, and for each level from 0
+// up uint32 the number of neighbours and room for all that there may be. Little-endian, nothing aligned: as usearch
+// lays a graph out in memory, so that it can search it where it lies.
+
+using Head = us::index_serialized_header_t;
+constexpr size_t nodeHead = 6;
+static_assert(sizeof(Head) == 40);
+
+template <typename T>
+T load(const char* from) {
+  T value;
+  std::memcpy(&value, from, sizeof value);
+  return value;
+}
+
+/// Looks at all of it: usearch believes whatever it is given.
+void expectGraph(std::span<const char> bytes, int64_t connectivity) {
+  const auto bad = [](bool ok, const auto&... what) { require(ok, ErrorCode::format, "graph: ", what...); };
+  bad(bytes.size() >= sizeof(Head), "it ends in its head");
+  const Head head = load<Head>(bytes.data());
+  const uint64_t n = head.size,
+                 most[2] = {2 * static_cast<uint64_t>(connectivity), static_cast<uint64_t>(connectivity)};
+  bad(head.connectivity == most[1] && head.connectivity_base == most[0], "expected a connectivity of ", connectivity);
+  bad(n > 0 && n <= INT32_MAX && (bytes.size() - sizeof(Head)) / 2 >= n, "it ends in the levels of its nodes");
+  bad(head.entry_slot < n, "the node to start from is none of the ", static_cast<int64_t>(n));
+  const char* levels = bytes.data() + sizeof(Head);
+  const auto levelOf = [&](uint64_t slot) { return load<int16_t>(levels + 2 * slot); };
+  const int16_t top = levelOf(head.entry_slot);
+  bad(top >= 0 && top <= 64 && head.max_level == static_cast<uint64_t>(top), "the node to start from has level ", top);
+  size_t at = sizeof(Head) + 2 * n;
+  for (uint64_t slot = 0; slot < n; ++slot) {
+    const int16_t level = levelOf(slot);
+    const int64_t node = static_cast<int64_t>(slot);
+    bad(level >= 0 && level <= top, "node ", node, " has level ", level, ", but the highest is ", top);
+    const size_t size = nodeHead + 4 + 4 * most[0] + static_cast<size_t>(level) * (4 + 4 * most[1]);
+    bad(bytes.size() - at >= size, "it ends in node ", node);
+    bad(load<int16_t>(bytes.data() + at + 4) == level, "node ", node, " has two levels");
+    const char* list = bytes.data() + at + nodeHead;
+    for (int16_t l = 0; l <= level; ++l) {
+      const uint32_t count = load<uint32_t>(list);
+      bad(count <= most[l > 0], "node ", node, " has ", static_cast<int64_t>(count), " neighbours");
+      for (uint32_t i = 0; i < count; ++i) {
+        const uint32_t to = load<uint32_t>(list + 4 + 4 * i);
+        bad(to < n && levelOf(to) >= l, "node ", node, " has a neighbour on level ", l,
+            " that is not there: ", static_cast<int64_t>(to));
+      }
+      list += 4 + 4 * most[l > 0];
+    }
+    at += size;
+  }
+  bad(at == bytes.size(), "it goes on behind its last node");
+}
+
 }  // namespace
 
 struct HnswGraph::Impl {
+  Tensor viewed{};  // the bytes that `index` lies in, where it has none of its own
   Index index;
 };
 
 bool hasHnsw() { return true; }
 
 HnswGraph::HnswGraph(int64_t connectivity)
-    : impl_(new Impl{Index(us::index_config_t(static_cast<size_t>(connectivity)))}) {}
+    : impl_(new Impl{.index = Index(us::index_config_t(static_cast<size_t>(connectivity)))}) {
+  require(impl_->index.try_reserve({0, contexts}), ErrorCode::memory, "could not allocate the graph");
+}
 
+HnswGraph::HnswGraph(int64_t connectivity, const Tensor& bytes, bool viewed) : HnswGraph(connectivity) {
+  expect(bytes, "graph", DType::uint8, 1);
+  Index& index = impl_->index;
+  require(index.neighbors_base_bytes() == static_cast<size_t>(4 + 8 * connectivity) &&
+              index.neighbors_bytes() == static_cast<size_t>(4 + 4 * connectivity) &&
+              index.memory_usage_per_node(0) == nodeHead + index.neighbors_base_bytes(),
+          ErrorCode::internal, "graph: usearch lays its nodes out in another way");
+  if (viewed) readAhead(bytes.buffer->data(), bytes.bytes());
+  expectGraph(bytes.span<const char>(), connectivity);
+  if (viewed) {
+    impl_->viewed = bytes;
+    auto done = index.view(us::memory_mapped_file_t(bytes.data<us::byte_t>(), bytes.bytes()));
+    expectDone(done, "open the graph");
+  } else {
+    const char* from = bytes.data<char>();
+    auto done = index.load_from_stream([&](void* to, size_t size) {
+      if (to) std::memcpy(to, std::exchange(from, from + size), size);
+      return to != nullptr;
+    });
+    expectDone(done, "build the graph");
+  }
+}
+
+HnswGraph::HnswGraph(HnswGraph&&) noexcept = default;
+HnswGraph& HnswGraph::operator=(HnswGraph&&) noexcept = default;
 HnswGraph::~HnswGraph() = default;
 
 int64_t HnswGraph::size() const { return static_cast<int64_t>(impl_->index.size()); }
 int64_t HnswGraph::capacity() const { return static_cast<int64_t>(impl_->index.capacity()); }
-size_t HnswGraph::bytes() const {
+bool HnswGraph::viewed() const { return impl_->viewed.buffer != nullptr; }
+size_t HnswGraph::memory() const {
   return impl_->index.tape_allocator().bytes() + impl_->index.capacity() * sizeof(char*);
 }
 
@@ -129,7 +216,8 @@ int32_t HnswGraph::add(const HnswVectors& vectors, const float* vector, int64_t 
   const auto place = [&](const auto& member) {
     std::memcpy(vectors.row(get_slot(member)), vector, static_cast<size_t>(vectors.stride) * sizeof(float));
   };
-  auto added = impl_->index.add(0, vector, Distance{vectors, vectors.between}, config, place, Prefetch{vectors});
+  auto added = impl_->index.add(0, vector, Distance{vectors, vectors.between, vectors.stride}, config, place,
+                                Prefetch{vectors, vectors.stride});
   expectDone(added, "add to the graph");
   return static_cast<int32_t>(added.slot);
 }
@@ -137,9 +225,9 @@ int32_t HnswGraph::add(const HnswVectors& vectors, const float* vector, int64_t 
 void HnswGraph::relink(const HnswVectors& vectors, int32_t slot, int64_t expansion, int context) {
   const us::index_update_config_t config{static_cast<size_t>(expansion), static_cast<size_t>(context)};
   const float* vector = vectors.row(slot);
-  auto updated =
-      impl_->index.update(impl_->index.iterator_at(static_cast<uint32_t>(slot)), 0, vector,
-                          Distance{vectors, vectors.between}, config, us::dummy_callback_t{}, Prefetch{vectors});
+  auto updated = impl_->index.update(impl_->index.iterator_at(static_cast<uint32_t>(slot)), 0, vector,
+                                     Distance{vectors, vectors.between, vectors.stride}, config, us::dummy_callback_t{},
+                                     Prefetch{vectors, vectors.stride});
   expectDone(updated, "update the graph");
 }
 
@@ -156,109 +244,27 @@ std::span<const HnswCandidate> HnswGraph::find(const HnswVectors& vectors, const
     }
   };
   const size_t k = static_cast<size_t>(wanted);
-  const Distance distance{vectors, vectors.toQuery};
+  const Distance distance{vectors, vectors.toQuery, vectors.width};
+  const Prefetch prefetch{vectors, vectors.width};
   if (filter) {
     const auto allowed = [filter](const auto& member) { return (*filter)(static_cast<int64_t>(member.slot)); };
-    collect(impl_->index.search(query, k, distance, config, allowed, Prefetch{vectors}));
+    collect(impl_->index.search(query, k, distance, config, allowed, prefetch));
   } else {
-    collect(impl_->index.search(query, k, distance, config, us::dummy_predicate_t{}, Prefetch{vectors}));
+    collect(impl_->index.search(query, k, distance, config, us::dummy_predicate_t{}, prefetch));
   }
   return out;
 }
 
-HnswLinks HnswGraph::links() const {
-  HnswLinks out;
-  // The entry point is told by the head of the stream alone.
-  auto stopped = impl_->index.save_to_stream([&](const void* bytes, size_t size) {
-    us::index_serialized_header_t head;
-    if (size == sizeof head) {
-      std::memcpy(&head, bytes, size);
-      out.entry = static_cast<int32_t>(head.entry_slot);
-    }
-    return false;
-  });
-  stopped.error.release();
-  for (uint32_t slot = 0; slot < impl_->index.size(); ++slot) {
-    const size_t levels = impl_->index.level_of(slot);
-    out.levels.push_back(static_cast<int32_t>(levels));
-    for (size_t level = 0; level <= levels; ++level) {
-      const auto neighbours = impl_->index.neighbors(slot, level);
-      out.counts.push_back(static_cast<int32_t>(neighbours.size()));
-      for (size_t i = 0; i < neighbours.size(); ++i) out.neighbours.push_back(static_cast<int32_t>(neighbours[i].slot));
-    }
-  }
-  return out;
-}
-
-HnswGraph::HnswGraph(int64_t connectivity, const HnswLinks& links) : HnswGraph(connectivity) {
-  const auto bad = [](bool ok, const auto&... what) { require(ok, ErrorCode::format, "graph: ", what...); };
-  const int64_t n = static_cast<int64_t>(links.levels.size());
-  const size_t most[2] = {static_cast<size_t>(2 * connectivity), static_cast<size_t>(connectivity)};
-  bad(n > 0 && links.entry >= 0 && links.entry < n, "expected an entry point in 0 to ", n - 1, " but received ",
-      links.entry);
-  const int32_t top = links.levels[static_cast<size_t>(links.entry)];
-  bad(top <= 64, "expected levels up to 64 but received ", top);
-  size_t lists = 0, edges = 0;
-  for (int64_t slot = 0; slot < n; ++slot) {
-    const int32_t levels = links.levels[static_cast<size_t>(slot)];
-    bad(levels >= 0 && levels <= top, "node ", slot, " has level ", levels, ", but the entry point's is ", top);
-    for (int32_t level = 0; level <= levels; ++level, ++lists) {
-      bad(lists < links.counts.size(), "it ends before node ", slot);
-      const int64_t count = links.counts[lists];
-      bad(count >= 0 && count <= static_cast<int64_t>(most[level > 0]), "node ", slot, " has ", count, " neighbours");
-      for (int64_t i = 0; i < count; ++i, ++edges) {
-        bad(edges < links.neighbours.size(), "it ends before node ", slot);
-        const int32_t to = links.neighbours[edges];
-        bad(to >= 0 && to < n && links.levels[static_cast<size_t>(to)] >= level, "node ", slot,
-            " has a neighbour on level ", level, " that is not there: ", to);
-      }
-    }
-  }
-  bad(lists == links.counts.size() && edges == links.neighbours.size(), "it goes on behind its last node");
-
-  // The stream that usearch reads: a head, the levels, then for each node its key, its level and its padded lists.
-  const size_t listBytes[2] = {4 + 4 * most[0], 4 + 4 * most[1]};
-  require(impl_->index.neighbors_base_bytes() == listBytes[0] && impl_->index.neighbors_bytes() == listBytes[1] &&
-              impl_->index.memory_usage_per_node(0) == 6 + listBytes[0],
-          ErrorCode::internal, "graph: usearch lays its nodes out in another way");
-  int64_t next = -2;  // -2: the head, -1: the levels, then the nodes
-  size_t list = 0, edge = 0;
-  const auto input = [&](void* to, size_t size) {
-    if (!to) return false;
-    char* out = static_cast<char*>(to);
-    if (next == -2) {
-      us::index_serialized_header_t head;
-      head.size = static_cast<uint64_t>(n);
-      head.connectivity = most[1];
-      head.connectivity_base = most[0];
-      head.max_level = static_cast<uint64_t>(top);
-      head.entry_slot = static_cast<uint64_t>(links.entry);
-      std::memcpy(out, &head, size);
-    } else if (next == -1) {
-      for (int32_t level : links.levels) {
-        const int16_t narrow = static_cast<int16_t>(level);
-        std::memcpy(std::exchange(out, out + 2), &narrow, 2);
-      }
-    } else {
-      std::memset(out, 0, size);
-      const int32_t levels = links.levels[static_cast<size_t>(next)];
-      const int16_t narrow = static_cast<int16_t>(levels);
-      std::memcpy(out + 4, &narrow, 2);
-      out += 6;
-      for (int32_t level = 0; level <= levels; ++level) {
-        const int32_t count = links.counts[list++];
-        std::memcpy(out, &count, 4);
-        if (count) std::memcpy(out + 4, &links.neighbours[edge], static_cast<size_t>(count) * 4);
-        edge += static_cast<size_t>(count);
-        out += listBytes[level > 0];
-      }
-    }
-    ++next;
+Tensor HnswGraph::bytes() const {
+  if (viewed()) return impl_->viewed;
+  const Tensor out = Tensor::host<uint8_t>({static_cast<int64_t>(impl_->index.serialized_length())});
+  char* to = out.data<char>();
+  auto done = impl_->index.save_to_stream([&](const void* from, size_t size) {
+    std::memcpy(std::exchange(to, to + size), from, size);
     return true;
-  };
-  auto loaded = impl_->index.load_from_stream(input);
-  expectDone(loaded, "build the graph");
-  reserve(n);
+  });
+  expectDone(done, "save the graph");
+  return out;
 }
 
 #else
@@ -275,11 +281,14 @@ namespace {
 struct HnswGraph::Impl {};
 bool hasHnsw() { return false; }
 HnswGraph::HnswGraph(int64_t) { missing(); }
-HnswGraph::HnswGraph(int64_t, const HnswLinks&) { missing(); }
+HnswGraph::HnswGraph(int64_t, const Tensor&, bool) { missing(); }
+HnswGraph::HnswGraph(HnswGraph&&) noexcept = default;
+HnswGraph& HnswGraph::operator=(HnswGraph&&) noexcept = default;
 HnswGraph::~HnswGraph() = default;
 int64_t HnswGraph::size() const { missing(); }
 int64_t HnswGraph::capacity() const { missing(); }
-size_t HnswGraph::bytes() const { missing(); }
+bool HnswGraph::viewed() const { missing(); }
+size_t HnswGraph::memory() const { missing(); }
 void HnswGraph::reserve(int64_t) { missing(); }
 int32_t HnswGraph::add(const HnswVectors&, const float*, int64_t, int) { missing(); }
 void HnswGraph::relink(const HnswVectors&, int32_t, int64_t, int) { missing(); }
@@ -287,7 +296,7 @@ std::span<const HnswCandidate> HnswGraph::find(const HnswVectors&, const float*,
                                                int) const {
   missing();
 }
-HnswLinks HnswGraph::links() const { missing(); }
+Tensor HnswGraph::bytes() const { missing(); }
 
 #endif
 

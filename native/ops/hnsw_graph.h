@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "backend/hnsw_args.h"
+#include "core/tensor.h"
 
 namespace topknot {
 
@@ -19,7 +20,8 @@ bool hasHnsw();
 struct HnswVectors {
   float* rows;
   int64_t stride;
-  VectorDistance between;  // two rows, where the graph is linked
+  int64_t width;           // numbers of a row that a query is compared with
+  VectorDistance between;  // two rows, of all of their numbers, where the graph is linked
   VectorDistance toQuery;  // a query and a row; orders rows as `between` would
 
   float* row(int64_t slot) const { return rows + slot * stride; }
@@ -43,27 +45,25 @@ struct HnswFilter {
   }
 };
 
-/// The graph as plain arrays, in the order of slots.
-struct HnswLinks {
-  int32_t entry = 0;                // the slot where searches start
-  std::vector<int32_t> levels;      // [slots] the highest level of each node
-  std::vector<int32_t> counts;      // one for each node and each of its levels, 0 upwards: how many neighbours
-  std::vector<int32_t> neighbours;  // their slots, in the same order
-};
-
 class HnswGraph {
  public:
   /// Neighbours of a node on the upper levels; on the base level twice as many.
   explicit HnswGraph(int64_t connectivity);
-  /// Throws ERR_FORMAT for links that no graph has.
-  HnswGraph(int64_t connectivity, const HnswLinks& links);
+  /// What bytes() gave, a copy of it or, where viewed, those bytes themselves, which nobody may write to then: for a
+  /// graph that stays in a mapped file. Throws ERR_FORMAT for bytes that no graph has.
+  HnswGraph(int64_t connectivity, const Tensor& bytes, bool viewed);
+  HnswGraph(HnswGraph&&) noexcept;
+  HnswGraph& operator=(HnswGraph&&) noexcept;
   ~HnswGraph();
 
   int64_t size() const;
   int64_t capacity() const;
-  size_t bytes() const;
+  bool viewed() const;
+  /// Memory that it keeps from others.
+  size_t memory() const;
 
-  // Writing: nobody may read meanwhile. Calls with different contexts may run at once once the first node is there.
+  // Writing, which a viewed graph does not take: nobody may read meanwhile. Calls with different contexts may run at
+  // once once the first node is there.
 
   void reserve(int64_t nodes);
   /// Adds a node for the vector, which is copied to its row before other nodes can see it. The level is drawn from the
@@ -78,7 +78,8 @@ class HnswGraph {
   /// Up to `wanted` nodes near the query, best first. No filter: every node may be returned.
   std::span<const HnswCandidate> find(const HnswVectors& vectors, const float* query, int64_t wanted, int64_t expansion,
                                       const HnswFilter* filter, int context) const;
-  HnswLinks links() const;
+  /// The graph as uint8 [bytes], of a layout that hnsw_graph.cpp tells.
+  Tensor bytes() const;
 
  private:
   struct Impl;

@@ -7,6 +7,7 @@
 #pragma once
 #include <atomic>
 #include <condition_variable>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -31,13 +32,26 @@ TOPKNOT_FIELDS(HnswOptions, metric, connectivity, expansionAdd)
 
 /// All of an index in plain tensors. Keys are numbered anew, from 0, in their old order.
 struct HnswState {
-  Tensor vectors;                     // float32 [slots, d]; of length 1 for cosine
-  Tensor keys;                        // int32 [slots]; -1: a signpost
-  Tensor levels, counts, neighbours;  // int32, as in HnswLinks
-  int64_t entry = 0;
+  Tensor vectors;  // float32 [slots, d and zeros up to a multiple of vectorStep]; of length 1 for cosine
+  Tensor keys;     // int32 [slots]; -1: a signpost
+  Tensor graph;    // uint8, as HnswGraph::bytes gives it
+  int64_t dimensions = 0;
   double bound = 0;
 };
-TOPKNOT_FIELDS(HnswState, vectors, keys, levels, counts, neighbours, entry, bound)
+TOPKNOT_FIELDS(HnswState, vectors, keys, graph, dimensions, bound)
+
+/// What a search found. ids holds keys.
+struct HnswFound {
+  TypedArray ids, scores;
+  int64_t exact = 0;  // queries that were compared with every item that might be returned
+};
+TOPKNOT_FIELDS(HnswFound, ids, scores, exact)
+
+struct HnswCounts {
+  int64_t version;  // of the changes that searches see
+  int64_t nodes;    // of the graph, signposts among them
+};
+TOPKNOT_FIELDS(HnswCounts, version, nodes)
 
 /// Hands the contexts of a graph to the threads that search it now.
 class HnswContexts {
@@ -70,41 +84,55 @@ class HnswContexts {
 class HnswIndex final : public Resource {
  public:
   HnswIndex(const HnswOptions& options, int64_t dims);
-  /// Throws ERR_FORMAT for what state() cannot have given.
-  HnswIndex(const HnswOptions& options, const HnswState& state);
+  /// mapped: `state` lies in a file, where it is left until the first change. Throws ERR_FORMAT for what state() cannot
+  /// have given; of a mapped one the vectors are not looked at.
+  HnswIndex(Job& job, const HnswOptions& options, const HnswState& state, bool mapped);
 
   int64_t dims() const { return dims_; }
   int64_t live() const { return count_; }
-  /// Counts the changes that searches see: whether one that was stopped came through. Read between changes.
-  int64_t version() const { return version_; }
+  /// Read between changes: whether one that was stopped came through.
+  HnswCounts counts() const { return {version_, nodes_}; }
   size_t bytes() const override { return bytes_; }
 
   /// Takes `removed` away and brings `vectors` [n, d] in under `keys`, all of it or nothing. A key in both is updated.
   /// parallel: by all threads, whose order changes the graph; otherwise the same changes give the same graph.
   void change(Job& job, std::span<const int32_t> removed, std::span<const int32_t> keys, const Tensor& vectors,
               bool parallel);
-  /// The k nearest of each query as far as the graph finds them, which looks at `expansion` candidates; bit i % 64 of
-  /// word i / 64 of `allowed` tells whether key i may be returned. ids holds keys.
-  TopkResult search(Job& job, const Tensor& queries, int64_t k, int64_t expansion,
-                    const std::optional<Tensor>& allowed) const;
+  /// The k nearest of each query as far as the graph finds them, which looks at `expansion` candidates, or, where that
+  /// is 0, all of them; bit i % 64 of word i / 64 of `allowed` tells whether key i may be returned.
+  HnswFound search(Job& job, const Tensor& queries, int64_t k, int64_t expansion,
+                   const std::optional<Tensor>& allowed) const;
   HnswState state(Job& job) const;
+  /// An index of the same items without signposts, whose keys are numbered as in state(). This one is as it was.
+  std::shared_ptr<HnswIndex> compacted(Job& job, bool parallel) const;
 
  private:
   struct Allowed;
   struct Found;
+  /// Vectors on their way into the graph.
+  struct Incoming {
+    int64_t count;
+    std::function<const float*(int64_t)> vector;
+    bool scaled = false;  // of length 1 already, where the metric is cosine
+  };
   HnswVectors view() const;
-  void fill(const float* vector, float* row) const;
+  void scale(float* vector) const;
   void lengthen(float* row) const;
+  Tensor rowsOf(Job& job, const Tensor& vectors) const;
+  void own(Job& job);
+  HnswState copy(Job& job) const;
   double score(const float* query, int32_t slot) const;
   void grow(int64_t slots);
-  void insert(Job& job, const Tensor& vectors, bool parallel, std::vector<int32_t>& slots);
+  void insert(Job& job, const Incoming& vectors, bool parallel, std::vector<int32_t>& slots);
   void forget(std::span<const int32_t> slots);
-  void countBytes() { bytes_ = rows_.bytes() + graph_.bytes() + keys_.size() * 8; }
+  void count();
   void checkKeys(std::span<const int32_t> removed, std::span<const int32_t> keys) const;
   void publish(std::span<const int32_t> removed, std::span<const int32_t> keys, std::span<const int32_t> slots);
 
   const HnswOptions options_;
-  const int64_t dims_, stride_;
+  const int64_t dims_;
+  const int64_t width_;  // of a row, as a query is compared with it: dims_ and zeros
+  int64_t stride_;       // of a row: width_ where it is mapped, otherwise with room for what lengthen() adds
   HnswGraph graph_;
   Tensor rows_;                 // float32 [capacity, stride], by slot
   std::vector<int32_t> keys_;   // [capacity] the key of each slot; -1: none that may be returned
@@ -114,7 +142,8 @@ class HnswIndex final : public Resource {
   std::vector<int32_t> free_;   // slots to use again, the last one first
   int64_t count_ = 0;           // of live keys
   std::atomic<int64_t> version_{0};
-  std::atomic<size_t> bytes_{0};  // counted anew by every change
+  std::atomic<int64_t> nodes_{0};  // these two are counted anew by every change
+  std::atomic<size_t> bytes_{0};
 
   mutable FairLock lock_;        // of everything above
   mutable std::mutex changing_;  // one change at a time

@@ -1,69 +1,13 @@
-// The approximate index: distances on every instruction set, graphs built alike, changes under searches, hostile
-// states.
+// The approximate index: distances on every instruction set, graphs built alike, changes under searches.
 #include <atomic>
 #include <cmath>
-#include <cstring>
 #include <set>
 #include <thread>
 
 #include "backend/registry.h"
-#include "core/random.h"
-#include "ops/ops.h"
-#include "test/check.h"
+#include "test/hnsw_fixture.h"
 
 using namespace topknot;
-
-namespace {
-
-constexpr HnswOptions options{.metric = Metric::innerProduct, .connectivity = 8, .expansionAdd = 64};
-
-/// Rows around 20 centres.
-Tensor clustered(int64_t rows, int64_t dims, uint64_t seed) {
-  Tensor t = Tensor::host<float>({rows, dims});
-  Random random(seed, 0);
-  for (int64_t r = 0; r < rows; ++r) {
-    Random centre(99, random.below(20));
-    for (int64_t c = 0; c < dims; ++c)
-      t.data<float>()[r * dims + c] = static_cast<float>(centre.normal() + 0.5 * random.normal());
-  }
-  return t;
-}
-
-Tensor ints(std::vector<int32_t> values) {
-  Tensor t = Tensor::host<int32_t>({static_cast<int64_t>(values.size())});
-  std::copy(values.begin(), values.end(), t.data<int32_t>());
-  return t;
-}
-
-Tensor range(int32_t begin, int32_t end) {
-  std::vector<int32_t> values;
-  for (int32_t i = begin; i < end; ++i) values.push_back(i);
-  return ints(values);
-}
-
-Tensor none(int64_t dims) { return Tensor::host<float>({0, dims}); }
-
-/// Share of the exact k best that the index found among keys 0 to n - 1, whose vectors these are.
-double recall(Job& job, const Hnsw& index, const Tensor& items, const Tensor& queries, int64_t k, int64_t expansion) {
-  const TopkResult exact = ops::topk(job, queries, items, std::nullopt, k, Metric::innerProduct, {});
-  const Tensor found = ops::hnswSearch(job, index, queries, k, expansion, std::nullopt).ids.tensor;
-  int64_t hits = 0;
-  for (int64_t q = 0; q < queries.rows(); ++q) {
-    const int32_t* got = found.data<int32_t>() + q * k;
-    for (int64_t i = 0; i < k; ++i) hits += std::count(got, got + k, exact.ids.data<int32_t>()[q * k + i]);
-  }
-  return static_cast<double>(hits) / static_cast<double>(queries.rows() * k);
-}
-
-bool same(const Tensor& a, const Tensor& b) {
-  return a.shape == b.shape && std::memcmp(a.buffer->data(), b.buffer->data(), a.bytes()) == 0;
-}
-bool same(const HnswState& a, const HnswState& b) {
-  return a.entry == b.entry && same(a.vectors, b.vectors) && same(a.keys, b.keys) && same(a.levels, b.levels) &&
-         same(a.counts, b.counts) && same(a.neighbours, b.neighbours);
-}
-
-}  // namespace
 
 TEST(distances_match_their_formulas) {
   for (const Backend* backend : cpuBackends()) {
@@ -117,73 +61,6 @@ TEST(one_thread_builds_the_same_graph_whatever_the_pool) {
   CHECK(states[0].keys.count() == 1300);  // the places of 300 were used again
 }
 
-TEST(a_state_gives_the_same_index) {
-  Job job;
-  const Tensor items = clustered(900, 20, 5), queries = clustered(20, 20, 6);
-  const Hnsw index = ops::hnswBuild(job, items, options, true);
-  ops::hnswChange(job, index, range(100, 200), ints({}), none(20), false);
-  const HnswState state = ops::hnswState(job, index);
-  const HnswLoaded loaded = ops::hnswLoad(job, state, options);
-  CHECK(loaded.live == 800);
-  CHECK(same(ops::hnswState(job, loaded.index), state));
-  const SearchResult a = ops::hnswSearch(job, index, queries, 10, 64, std::nullopt);
-  const SearchResult b = ops::hnswSearch(job, loaded.index, queries, 10, 64, std::nullopt);
-  CHECK(same(a.scores.tensor, b.scores.tensor));
-  for (int64_t i = 0; i < a.ids.tensor.count(); ++i) {  // keys are numbered anew: those behind the gap fell by 100
-    const int32_t key = a.ids.tensor.data<int32_t>()[i];
-    CHECK(b.ids.tensor.data<int32_t>()[i] == (key < 100 ? key : key - 100));
-  }
-}
-
-TEST(refuses_states_that_no_index_has) {
-  Job job;
-  const Tensor items = clustered(200, 20, 7);
-  const Hnsw index = ops::hnswBuild(job, items, options, false);
-  const HnswState good = ops::hnswState(job, index);
-  const auto changed = [&](Tensor HnswState::*member, int64_t at, int32_t value) {
-    HnswState bad = good;
-    bad.*member = ints({(good.*member).data<int32_t>(), (good.*member).data<int32_t>() + (good.*member).count()});
-    (bad.*member).data<int32_t>()[at] = value;
-    return bad;
-  };
-  CHECK_THROWS(ops::hnswLoad(job, changed(&HnswState::levels, 3, 70), options), format);
-  CHECK_THROWS(ops::hnswLoad(job, changed(&HnswState::levels, 3, -1), options), format);
-  CHECK_THROWS(ops::hnswLoad(job, changed(&HnswState::counts, 0, 17), options), format);
-  CHECK_THROWS(ops::hnswLoad(job, changed(&HnswState::counts, 5, -1), options), format);
-  CHECK_THROWS(ops::hnswLoad(job, changed(&HnswState::counts, 5, 0), options), format);
-  CHECK_THROWS(ops::hnswLoad(job, changed(&HnswState::neighbours, 9, 200), options), format);
-  CHECK_THROWS(ops::hnswLoad(job, changed(&HnswState::neighbours, 9, -1), options), format);
-  CHECK_THROWS(ops::hnswLoad(job, changed(&HnswState::keys, 9, 10), options), format);
-  CHECK_THROWS(ops::hnswLoad(job, changed(&HnswState::keys, 9, 200), options), format);
-  CHECK_THROWS(ops::hnswLoad(job, changed(&HnswState::keys, 9, -1), options), format);  // nobody has key 9
-  for (int64_t entry : {int64_t{-1}, int64_t{200}}) {
-    HnswState bad = good;
-    bad.entry = entry;
-    CHECK_THROWS(ops::hnswLoad(job, bad, options), format);
-  }
-  // A neighbour on a level that it does not reach would be read behind its end.
-  for (int64_t slot = 0; slot < 200; ++slot) {
-    HnswState bad = good;
-    bad.entry = slot;
-    if (good.levels.data<int32_t>()[slot] < good.levels.data<int32_t>()[good.entry])
-      CHECK_THROWS(ops::hnswLoad(job, bad, options), format);
-  }
-  // Any one number may be wrong: an error, or an index that can be searched.
-  Random random(8, 0);
-  for (int round = 0; round < 300; ++round) {
-    Tensor HnswState::*members[] = {&HnswState::levels, &HnswState::counts, &HnswState::neighbours, &HnswState::keys};
-    Tensor HnswState::*member = members[random.below(4)];
-    const int64_t at = static_cast<int64_t>(random.below(static_cast<uint64_t>((good.*member).count())));
-    try {
-      const HnswLoaded loaded =
-          ops::hnswLoad(job, changed(member, at, static_cast<int32_t>(random.below(40)) - 4), options);
-      ops::hnswSearch(job, loaded.index, items, 5, 30, std::nullopt);
-    } catch (const Error& e) {
-      CHECK(e.code() == ErrorCode::format);
-    }
-  }
-}
-
 TEST(searches_go_on_while_it_changes) {
   const Tensor items = clustered(800, 20, 9), more = clustered(800, 20, 10);
   Job job;
@@ -196,7 +73,7 @@ TEST(searches_go_on_while_it_changes) {
       Job own(1);
       const Tensor queries = clustered(8, 20, static_cast<uint64_t>(20 + i));
       do {
-        const SearchResult found = ops::hnswSearch(own, index, queries, 10, 40, std::nullopt);
+        const HnswFound found = ops::hnswSearch(own, index, queries, 10, 40, std::nullopt);
         for (int64_t q = 0; q < 8; ++q) {
           const int32_t* ids = found.ids.tensor.data<int32_t>() + q * 10;
           CHECK(std::set<int32_t>(ids, ids + 10).size() == 10 && *std::min_element(ids, ids + 10) >= 0);

@@ -290,6 +290,11 @@ describe('bad input', () => {
     expect(await code(index.search([1, 2], { expansionSearch: 0 }))).toBe('ERR_RANGE');
     expect(await code(index.search([1, 2], { filter: { allow: [1 as never] } }))).toBe('ERR_ARGUMENT');
     expect(await code(index.search(tensor(new Float32Array(3), { shape: [1, 3] })))).toBe('ERR_SHAPE');
+    expect(await code(index.recall([[1, 2]], { k: 4 }))).toBe('ERR_RANGE');
+    expect(await code(index.recall([[1, 2]], { rescore: 4 } as never))).toBe('ERR_ARGUMENT');
+    expect(await code(index.compact({ parallel: 1 as never }))).toBe('ERR_ARGUMENT');
+    expect(await code(HnswIndex.load('x', { map: 1 as never }))).toBe('ERR_ARGUMENT');
+    expect(await code(HnswIndex.load('x', { names: [] } as never))).toBe('ERR_ARGUMENT');
     expect(await code(index.add(['a'], Float32Array.of(1, 2)))).toBe('ERR_VALUE');
     expect(await code(index.add([4 as never], Float32Array.of(1, 2)))).toBe('ERR_ARGUMENT');
     expect(await code(index.add(['d'], Float32Array.of(1)))).toBe('ERR_SHAPE');
@@ -302,6 +307,9 @@ describe('bad input', () => {
     index.dispose();
     expect(await code(index.search([1, 2]))).toBe('ERR_DISPOSED');
     expect(await code(index.add(['d'], Float32Array.of(1, 2)))).toBe('ERR_DISPOSED');
+    expect(await code(index.compact())).toBe('ERR_DISPOSED');
+    expect(await code(index.recall([[1, 2]]))).toBe('ERR_DISPOSED');
+    expect(await code(() => index.stats)).toBe('ERR_DISPOSED');
   });
 
   it('zero vectors have cosine 0', async () => {
@@ -318,13 +326,27 @@ describe('bad input', () => {
     for (let bytes = 0; bytes < statSync(path).size; bytes += 37) {
       copyFileSync(path, cut);
       truncateSync(cut, bytes);
-      expect(await code(HnswIndex.load(cut))).toBe('ERR_FORMAT');
+      for (const map of [false, true]) expect(await code(HnswIndex.load(cut, { map }))).toBe('ERR_FORMAT');
     }
     const content = readFileSync(path, 'latin1');
-    writeFileSync(cut, content.replace('"version":"1"', '"version":"2"'), 'latin1');
-    await expect(HnswIndex.load(cut)).rejects.toThrow("version '2'");
-    writeFileSync(cut, content.replace('"connectivity":"16"', '"connectivity":"xx"'), 'latin1');
-    expect(await code(HnswIndex.load(cut))).toBe('ERR_FORMAT');
+    const refused = async (from: string, to: string, message: string) => {
+      expect(content).toContain(from);
+      writeFileSync(cut, content.replace(from, to), 'latin1');
+      for (const map of [false, true]) {
+        expect(await code(HnswIndex.load(cut, { map }))).toBe('ERR_FORMAT');
+        await expect(HnswIndex.load(cut, { map })).rejects.toThrow(message);
+      }
+    };
+    await refused('"version":"2"', '"version":"1"', "version '1'");
+    await refused('"version":"2"', '"version":"3"', "version '3'");
+    await refused('"connectivity":"16"', '"connectivity":"xx"', 'connectivity');
+    await refused('"connectivity":"16"', '"connectivity":"17"', 'connectivity');
+    await refused('"dimensions":"2"', '"dimensions":"0"', 'dimensions');
+    await refused('"count":"3"', '"count":"4"', 'items.ids');
+    await refused('"metric":"inner', '"metric":"other', 'metric');
+    await refused('"bound":', '"bount":', 'bound');
+    for (const name of ['vectors', 'keys', 'graph'])
+      await refused(`"${name}":`, `"${name.toUpperCase()}":`, `the tensor '${name}'`);
     using flat = await FlatIndex.from(['a'], Float32Array.of(1));
     await flat.save(cut);
     expect(await code(HnswIndex.load(cut))).toBe('ERR_FORMAT');
@@ -339,13 +361,15 @@ describe('bad input', () => {
     const whole = readFileSync(path);
     const changed = join(dir, 'changed-byte.safetensors');
     const next = numbers(5);
-    for (let i = 0; i < 300; i++) {
+    for (let i = 0; i < 600; i++) {
       const bytes = Buffer.from(whole);
       bytes[Math.floor(next() * bytes.length)] = Math.floor(next() * 256);
       writeFileSync(changed, bytes);
       try {
-        using loaded = await HnswIndex.load(changed);
+        using loaded = await HnswIndex.load(changed, { map: i % 2 === 0 });
         loaded.searchSync([1, 2], { k: 1 });
+        loaded.searchSync([1, 2], { k: 1, filter: { allow: ['a', 'c'] as never } });
+        if (i % 4 === 0) await loaded.compact();
       } catch (error) {
         expect((error as TopknotError).code).toMatch(/^ERR_/);
       }

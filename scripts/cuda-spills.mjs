@@ -12,13 +12,16 @@ import { jobs } from './toolchain.mjs';
 
 /** Kernels in whose inner loops a spilled register would cost memory traffic. */
 const hot = [
+  'AlsLightRows',
+  'CholeskyWork',
+  'LuWork',
   'alsCgRows',
-  'alsCholeskyRows',
   'attentionMma',
   'embeddingBagSums',
   'gatherCopy',
   'matmulTiles',
   'rankTiles',
+  'scoreEntries',
   'tensorTiles',
   'topkScan',
   'updateRows',

@@ -30,6 +30,25 @@ struct AlsArgs {
   const float* offset = nullptr;   // [rows, f]; null: zero (Cholesky only)
 };
 
+/// The block π = [begin, begin + size) of the coordinates as AlsArgs take it (models/als_subspace.cpp): fixedBlock =
+/// fixed_π, gramBlock = gram_ππ, offset = -λ_u x_π of every row, targets = w + bonus - w score of every entry.
+struct AlsBlockArgs {
+  CsrView rows;                      // values: w_ui
+  MatrixView x, fixed;               // [rows.rows, f], [rows.cols, f]
+  const float *gram, *reg, *scores;  // [f, f], [rows] λ_u, [nnz]
+  float bonus;
+  int64_t begin, size;
+  float *fixedBlock, *gramBlock, *offset, *targets;  // [rows.cols, size], [size, size], [rows.rows, size], [nnz]
+};
+
+/// Columns [begin, begin + size) of x += step; of rows without entries they become zero.
+struct AlsStepArgs {
+  CsrView rows;
+  const float* step;  // [rows.rows, size]
+  int64_t f, begin, size;
+  float* x;  // [rows.rows, f]
+};
+
 /// *out = Σ_u Σ_i [(w_ui + bonus) (1 - x_u·y_i)² - bonus (x_u·y_i)²] + unobservedWeight Σ_u x_uᵀ gram x_u,
 /// the part of the ALS objective without regularisation; i runs over the entries of row u.
 struct AlsLossArgs {

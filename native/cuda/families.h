@@ -11,5 +11,6 @@ void addBlocks(Backend& table);
 void addFactorization(Backend& table);
 void addSparse(Backend& table);
 void addTraining(Backend& table);
+void addLinalg(Backend& table);
 
 }  // namespace topknot::cuda

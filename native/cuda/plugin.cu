@@ -146,6 +146,7 @@ const Backend* backend(int32_t index) noexcept {
   addFactorization(table);
   addSparse(table);
   addTraining(table);
+  addLinalg(table);
   table.name = "cuda";
   return &table;
 }

@@ -10,7 +10,6 @@ void addTraining(Backend& table) {
   table.bpr = bpr;
   table.logisticMf = logisticMf;
   table.ratingSgd = ratingSgd;
-  table.csrScores = csrScores;
   table.svdpp = svdpp;
 }
 

@@ -81,6 +81,30 @@ Result solveOn(const Backend& backend, const Exec& exec, const Problem& p, Solve
   return r;
 }
 
+struct Scores {
+  double loss;
+  std::vector<float> scores, sums;
+};
+
+/// The loss; scores; and scores added to the targets.
+Scores scoresOn(const Backend& backend, const Exec& exec, const Problem& p) {
+  Scores r{0, std::vector<float>(p.indices.size()), p.targets};
+  Placed memory(backend, exec);
+  const CsrView rows{memory.place(p.indptr), memory.place(p.indices), memory.place(p.values), p.rows, p.cols};
+  const MatrixView x{memory.place(p.start), p.rows, p.f}, y{memory.place(p.fixed), p.cols, p.f};
+  std::vector<double> loss(1);
+  double* out = memory.place(loss);
+  check(backend.alsLoss(exec, {rows, x, y, memory.place(p.gram), 0.25f, 1, out}));
+  float *scores = memory.place(r.scores), *sums = memory.place(r.sums);
+  check(backend.csrScores(exec, {rows, x, y, false, scores}));
+  check(backend.csrScores(exec, {rows, x, y, true, sums}));
+  memory.fetch(loss, out);
+  memory.fetch(r.scores, scores);
+  memory.fetch(r.sums, sums);
+  r.loss = loss[0];
+  return r;
+}
+
 double worstError(const Problem& p, const Result& r, Solve how) {
   const Eigen::MatrixXd y = p.matrix().cast<double>();
   double worst = 0;
@@ -137,12 +161,45 @@ TEST(largeSystemsLieInGlobalMemory) {
   CHECK(r.status.ok() && worstError(p, r, Solve::cholesky) < 1e-4);
 }
 
+TEST(heavyRowsAreSharedByBlocks) {
+  for (const int64_t f : {8, 34}) {
+    const Problem p(8, 50, f);
+    cuda::emulatedAlsPlan = {.heavy = 20, .workspace = 2 * 16 * 4 * f * (f + 8)};  // two heavy rows at a time
+    for (const Solve how : {Solve::cholesky, Solve::explicitCholesky}) {
+      const Result r = emulate([&](const Backend& gpu) { return solveOn(gpu, {}, p, how); });
+      CHECK(r.status.ok());
+      CHECK(worstError(p, r, how) < 1e-4);
+    }
+    cuda::emulatedAlsPlan = {};
+  }
+}
+
 TEST(notPositiveDefinite) {
   const Problem p(3, 10, 8, false);
   for (const Solve how : {Solve::cholesky, Solve::cg}) {
     const Result r = emulate([&](const Backend& gpu) { return solveOn(gpu, {}, p, how); });
     CHECK(r.status.code == static_cast<int32_t>(ErrorCode::value));
     CHECK(std::string(r.status.message).find("row 2") != std::string::npos);
+  }
+}
+
+TEST(lossAndScores) {
+  for (const int64_t f : {1, 7, 64, 128, 200}) {
+    const Problem p(f > 10 ? 9 : 70, 130, f);
+    std::optional<Scores> first;
+    static const Backend backend = cuda::emulatedBackend();
+    simt::everySchedule([&] {
+      Scores s = scoresOn(backend, {}, p);
+      if (first) CHECK(first->loss == s.loss && first->scores == s.scores && first->sums == s.sums);
+      first = std::move(s);
+    });
+    CHECK(simt::liveAllocations() == 0);
+    const Scores cpu = scoresOn(cpuBackend(), {}, p);
+    CHECK(std::fabs(first->loss - cpu.loss) < 1e-5 * std::fabs(cpu.loss));
+    for (size_t e = 0; e < p.indices.size(); ++e) {
+      const double most = 1e-6 * static_cast<double>(f + 8);
+      CHECK(std::fabs(first->scores[e] - cpu.scores[e]) < most && std::fabs(first->sums[e] - cpu.sums[e]) < 2 * most);
+    }
   }
 }
 

@@ -1,9 +1,10 @@
 // Entries by the row that they look up, the CUDA side of cpu/kernels/embedding_group.cpp: a stable sort of the entries
-// by row (of the device-wide library, see cuda/device_wide.h), then the places where the row changes.
+// by row (of the device-wide library, see cuda/device_sort.h), then the places where the row changes.
 #pragma once
 #include <bit>
 
-#include "cuda/device_wide.h"
+#include "cuda/device_scan.h"
+#include "cuda/device_sort.h"
 #include "cuda/kernels/embedding_rows.cuh"
 
 namespace topknot::cuda {

@@ -17,11 +17,9 @@ __global__ void __launch_bounds__(256)
   out[i] = static_cast<float>(sum * scale);
 }
 
-/// The `gram` slot.
-inline Status gram(const Exec& exec, const GramArgs& a) {
-  Queue queue(exec);
+inline void queueGram(Queue& queue, const GramArgs& a) {
   const int64_t f = a.m.cols, whole = a.m.rows / gramSliceRows, rest = a.m.rows % gramSliceRows;
-  if (f == 0) return queue.status();
+  if (f == 0) return;
   const int64_t slices = whole + (rest > 0 ? 1 : 0);
   float* parts = queue.workspace<float>(slices * f * f);
   const auto product = [&](int64_t first, int64_t rows, int64_t count) {
@@ -38,6 +36,12 @@ inline Status gram(const Exec& exec, const GramArgs& a) {
   if (whole > 0) product(0, gramSliceRows, whole);
   if (rest > 0) product(whole * gramSliceRows, rest, 1);
   queue.launch("gramSum", gramSum, {(f * f + 255) / 256}, 256, parts, slices, f * f, a.scale, a.out);
+}
+
+/// The `gram` slot.
+inline Status gram(const Exec& exec, const GramArgs& a) {
+  Queue queue(exec);
+  queueGram(queue, a);
   return queue.status();
 }
 

@@ -1,5 +1,5 @@
 // Stochastic gradient descent over ratings, the CUDA side of cpu/kernels/rating_sgd.cpp: a launch for each round, a
-// warp for each block of ratings, which it visits in their order. Predictions of ratings: the side of csr_scores.cpp.
+// warp for each block of ratings, which it visits in their order.
 #pragma once
 #include "backend/rating_args.h"
 #include "cuda/kernels/factor_rows.cuh"
@@ -51,28 +51,6 @@ inline Status ratingSgd(const Exec& exec, const RatingSgdArgs& a) {
     for (int64_t round = 0; round < a.strata && !exec.cancelled(); ++round) {
       queue.launch("ratingRound", ratingRound<decltype(columns)::value>, {a.strata}, 32, a, round);
     }
-  });
-  return queue.status();
-}
-
-/// A warp for each row: its entries one after another, columns across the lanes.
-template <int V>
-__global__ void __launch_bounds__(embeddingThreads) scoreEntries(CsrScoresArgs a) {
-  const int64_t row = warpOfGrid(), f = a.x.cols;
-  if (row >= a.rows.rows) return;
-  const float* x = a.x.data + row * f;
-  for (int64_t e = a.rows.indptr[row]; e < a.rows.indptr[row + 1]; ++e) {
-    const float score = dotRows<V>(x, a.y.data + a.rows.indices[e] * f, f);
-    if (threadIdx.x % 32 == 0) a.out[e] = (a.add ? a.out[e] : 0.0f) + score;
-  }
-}
-
-/// The `csrScores` slot.
-inline Status csrScores(const Exec& exec, const CsrScoresArgs& a) {
-  Queue queue(exec);
-  if (a.rows.rows == 0) return queue.status();
-  withLaneColumns(a.x.cols, [&](auto columns) {
-    queue.launch("scoreEntries", scoreEntries<decltype(columns)::value>, warpGrid(a.rows.rows), embeddingThreads, a);
   });
   return queue.status();
 }

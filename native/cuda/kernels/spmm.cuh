@@ -3,7 +3,7 @@
 // that no warp works for long; borders depend on the entries alone, so results do not depend on the device.
 #pragma once
 #include "backend/spmm_args.h"
-#include "cuda/device_wide.h"
+#include "cuda/device_scan.h"
 #include "cuda/kernels/embedding_rows.cuh"
 
 namespace topknot::cuda {

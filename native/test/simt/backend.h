@@ -6,11 +6,15 @@
 #include "cuda/blocks.cu"
 #include "cuda/embedding.cu"
 #include "cuda/factorization.cu"
+#include "cuda/linalg.cu"
 #include "cuda/search.cu"
 #include "cuda/sparse.cu"
 #include "cuda/training.cu"
 
 namespace topknot::cuda {
+
+/// How the emulated table's ALS runs: see emulatedPlan.
+inline AlsPlan emulatedAlsPlan;
 
 /// How the searches of the emulated table run: tests set it to reach every path on small shapes.
 inline TopkPlan emulatedPlan;
@@ -46,6 +50,8 @@ inline Backend emulatedBackend() {
   addFactorization(table);
   addSparse(table);
   addTraining(table);
+  addLinalg(table);
+  table.alsCholesky = [](const Exec& exec, const AlsArgs& args) { return alsCholesky(exec, args, emulatedAlsPlan); };
   table.topk = [](const Exec& exec, const TopkArgs& args) { return topk(exec, args, emulatedPlan); };
   table.topkInt8 = [](const Exec& exec, const TopkInt8Args& args) { return topkInt8(exec, args, emulatedPlan); };
   table.topkBinary = [](const Exec& exec, const TopkBinaryArgs& args) { return topkBinary(exec, args, emulatedPlan); };

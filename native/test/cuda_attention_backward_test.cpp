@@ -99,7 +99,7 @@ void checkCall(const Result& got, const Problem& of) {
   const Result want = onCpu(of);
   const double tolerance = of.dtype == DType::float32 ? 1e-5 : 0x1p-6;
   bool ok = near("q", got.q, want.q, tolerance) && near("k", got.k, want.k, tolerance);
-  ok = near("v", got.v, want.v, tolerance) && near("bias", got.bias, want.bias, tolerance) && ok;
+  ok = near("v", got.v, want.v, tolerance) && near("bias", got.bias, want.bias, 1e-5) && ok;
   report(ok && got.notFinite == 0, of.call, of.dtype == DType::float32 ? "float32" : "bfloat16");
 }
 
@@ -107,12 +107,24 @@ void checkCall(const Result& got, const Problem& of) {
 
 TEST(randomCalls) {
   for (const DType dtype : {DType::float32, DType::bfloat16}) {
-    for (uint64_t seed = 0; seed < 60; ++seed) {
+    for (uint64_t seed = 0; seed < 40; ++seed) {
       const Call c = draw(seed);
       if (c.q.count() * c.k.count() > 4'000'000) continue;
       const Problem problem(c, dtype);
       checkCall(emulated(problem, seed % 10 == 0 ? 5 : 1), problem);
     }
+  }
+}
+
+TEST(everyHeadSizeOfTheTensorCores) {
+  for (const int64_t dims : {8, 40, 64, 96, 128}) {
+    Call c = plainCall(1, 2, 140, dims);  // three tiles of each side, five steps along the other
+    c.k = normals({1, 1, 140, dims}, 5), c.v = normals({1, 1, 140, dims}, 6);
+    c.options.causal = dims % 16 == 0;
+    if (dims == 40) c.options.left = 30, c.options.bias = normals({1, 1, 140, 140}, 7);
+    if (dims == 64) c.options.dropout = 0.25, c.options.seed = 3;
+    const Problem problem(c, DType::bfloat16);
+    checkCall(emulated(problem, dims == 40 ? 5 : 1), problem);
   }
 }
 

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstring>
 #include <functional>
+#include <numeric>
 #include <string>
 
 #include "core/random.h"
@@ -116,7 +117,7 @@ class Bench {
   bool tiny() const { return tiny_; }
   int64_t sized(int64_t full, int64_t tiny) const { return tiny_ ? tiny : full; }
 
-  /// `work` is what one call does, in units of 1e9 (GB or GFLOP) or 0; `call` one call.
+  /// `work` is what one call does, in units of 1e9 (bytes, operations, samples) or 0; `call` one call.
   void time(const char* name, const std::string& size, double work, const char* unit,
             const std::function<Status()>& call) {
     const auto seconds = [&](int64_t calls) {
@@ -333,6 +334,58 @@ void choleskySolve(Bench& bench) {
   }
 }
 
+/// One epoch over the ML-20M shape with racing tasks (`hogwild`), as many as keep the device busy.
+void bpr(Bench& bench) {
+  const Backend& gpu = bench.gpu();
+  if (!bench.has(gpu.bpr != nullptr, "bpr")) return;
+  const int64_t users = bench.sized(138'493, 30), items = bench.sized(26'744, 20), f = 128;
+  const Sparse m = interactions(users, items, bench.sized(20'000'263, 100));
+  const int64_t samples = static_cast<int64_t>(m.indices.size());
+  std::vector<int32_t> positiveUsers, positiveItems, pool(items);
+  std::iota(pool.begin(), pool.end(), 0);
+  std::vector<uint8_t> bits(2 * samples);
+  for (int64_t u = 0; u < users; ++u) {
+    for (int64_t e = m.indptr[u]; e < m.indptr[u + 1]; ++e) {
+      const uint64_t bit = ownItemBit(m.indptr[u + 1] - m.indptr[u], m.indices[e]);
+      bits[2 * m.indptr[u] + bit / 8] |= static_cast<uint8_t>(1u << bit % 8);
+    }
+  }
+  // A stride that shares no factor with the number of samples visits each once, far from the last.
+  std::vector<int64_t> user(samples);
+  for (int64_t u = 0; u < users; ++u) std::fill(user.begin() + m.indptr[u], user.begin() + m.indptr[u + 1], u);
+  int64_t step = samples * 5 / 8 | 1;
+  while (std::gcd(step, samples) != 1) step += 2;
+  for (int64_t i = 0, at = 0; i < samples; ++i, at = (at + step) % samples) {
+    positiveUsers.push_back(static_cast<int32_t>(user[at]));
+    positiveItems.push_back(m.indices[at]);
+  }
+  const int64_t tasks = bench.sized(1 << 15, 4);
+  std::vector<BprTask> work;
+  for (int64_t t = 0; t < tasks; ++t) {
+    work.push_back({samples * t / tasks, samples * (t + 1) / tasks, 0, items, static_cast<uint64_t>(t)});
+  }
+  Placed memory(gpu, bench.exec());
+  const BprArgs args{.users = {m.view(memory), memory.place(bits)},
+                     .tasks = memory.place(work),
+                     .taskCount = tasks,
+                     .positiveUsers = memory.place(positiveUsers),
+                     .positiveItems = memory.place(positiveItems),
+                     .pool = memory.place(pool),
+                     .candidates = 1,
+                     .seed = 1,
+                     .stride = f,
+                     .userFactors = memory.place(numbers<float>(users * f, 1, 0.1f)),
+                     .itemFactors = memory.place(numbers<float>(items * f, 2, 0.1f)),
+                     .itemBiases = nullptr,
+                     .rate = 0.05f,
+                     .regularization = 0.01f,
+                     .itemsFixed = false,
+                     .wantLoss = false,
+                     .outcomes = memory.place(std::vector<BprOutcome>(tasks))};
+  bench.time("bpr", "ML-20M shape, f=128, hogwild", static_cast<double>(samples) / 1e9, "Gsamples/s",
+             [&] { return gpu.bpr(bench.exec(), args); });
+}
+
 }  // namespace
 
 int main(int count, char** words) {
@@ -350,6 +403,7 @@ int main(int count, char** words) {
     embedding(bench);
     choleskySolve(bench);
     als(bench);
+    bpr(bench);
     search(bench);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "bench_cuda: %s\n", error.what());

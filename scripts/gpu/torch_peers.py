@@ -123,6 +123,33 @@ def cholesky_solve():
         report("cholesky-solve", f"100k x {n}x{n}", "torch cholesky_ex + cholesky_solve", make)
 
 
+def bpr():
+    """A compiled step over minibatches: gather, the gradients of ln sigma(x (y - z)), index_add_."""
+    users, items, f, batch, samples, rate = 138_493, 26_744, 128, 1 << 18, 20_000_263, 0.05
+
+    def make():
+        x, y = (torch.rand(n, f, device=DEVICE).sub_(0.5).mul_(0.1) for n in (users, items))
+        u = torch.randint(0, users, (samples,), device=DEVICE)
+        i = zipf(samples, items, 0.8)
+
+        @torch.compile
+        def step(u, i, j):
+            xu, yi, yj = x[u], y[i], y[j]
+            g = rate * torch.sigmoid(-(xu * (yi - yj)).sum(1, keepdim=True))
+            x.index_add_(0, u, g * (yi - yj) - rate * 0.01 * xu)
+            y.index_add_(0, i, g * xu - rate * 0.01 * yi)
+            y.index_add_(0, j, -g * xu - rate * 0.01 * yj)
+
+        def call():
+            for begin in range(0, samples - batch, batch):
+                j = torch.randint(0, items, (batch,), device=DEVICE)
+                step(u[begin : begin + batch], i[begin : begin + batch], j)
+
+        return call
+
+    report("bpr", "ML-20M shape, f=128, hogwild", "torch compiled gather + index_add_", make)
+
+
 def search():
     n, dims, block = 10_000_000, 128, 1_000_000
     items = torch.empty(n, dims, device=DEVICE, dtype=torch.float16).uniform_(-1, 1)
@@ -157,6 +184,7 @@ def main():
         attention(2048, dims, True, True)
     embedding()
     cholesky_solve()
+    bpr()
     search()
     return 0
 

@@ -185,9 +185,10 @@ export class HnswIndex<T extends Id = Id> implements Disposable {
     queries: Queries,
     options: HnswSearchOptions<T> & JobOptions = {},
   ): Promise<SearchResult<T> | SearchResult<T>[]> {
-    const held = await this.#held(queries, options);
+    const asked = this.#asked(queries, options);
+    if (asked.filter) await this.#now.ids.ready();
     const now = this.#now;
-    const call = this.#call(now, held);
+    const call = this.#call(now, asked);
     const found = await runJob('query', options, (control) => native.hnswSearch(control, ...call));
     return this.#results(now, queries, found, call[2]);
   }
@@ -196,8 +197,7 @@ export class HnswIndex<T extends Id = Id> implements Disposable {
   searchSync(query: Vector, options?: HnswSearchOptions<T>): SearchResult<T>;
   searchSync(queries: readonly Vector[] | Tensor<'float32'>, options?: HnswSearchOptions<T>): SearchResult<T>[];
   searchSync(queries: Queries, options: HnswSearchOptions<T> = {}): SearchResult<T> | SearchResult<T>[] {
-    const filter = heldFilter(options?.filter);
-    const call = this.#call(this.#now, { queries: flatQueries(queries, this.dimensions), options, filter });
+    const call = this.#call(this.#now, this.#asked(queries, options));
     return this.#results(this.#now, queries, native.hnswSearchSync(...call), call[2]);
   }
 
@@ -209,11 +209,12 @@ export class HnswIndex<T extends Id = Id> implements Disposable {
     queries: readonly Vector[] | Tensor<'float32'>,
     options: HnswSearchOptions<T> & JobOptions = {},
   ): Promise<number> {
-    const held = await this.#held(queries, options);
+    const asked = this.#asked(queries, options, true);
     return await this.#next(options, undefined, async () => {
-      const [index, asked, k, expansion, allowed] = this.#call(this.#now, held);
+      await this.#now.ids.ready();
+      const [index, flat, k, expansion, allowed] = this.#call(this.#now, asked);
       const search = (candidates: number) =>
-        runJob('query', options, (control) => native.hnswSearch(control, index, asked, k, candidates, allowed));
+        runJob('query', options, (control) => native.hnswSearch(control, index, flat, k, candidates, allowed));
       const [found, exact] = [await search(expansion), await search(0)] as unknown as [TopKRows, TopKRows];
       return shareFound(found, exact, k);
     });
@@ -315,14 +316,12 @@ export class HnswIndex<T extends Id = Id> implements Disposable {
     this.dispose();
   }
 
-  /** What a search is asked, as it is now: the caller may change it while the look-up of ids is made ready. */
-  async #held(given: Queries, options: HnswSearchOptions<T>): Promise<Asked<T>> {
+  /** What a search is asked; a copy where a wait is to come, for the ids or for a turn: the caller may change it meanwhile. */
+  #asked(given: Queries, options: HnswSearchOptions<T>, waits = false): Asked<T> {
     const queries = flatQueries(given, this.dimensions);
     const filter = heldFilter(options?.filter);
-    if (!filter) return { queries, options, filter };
-    const copy = queries === given ? (given as Float32Array).slice() : queries;
-    await this.#now.ids.ready();
-    return { queries: copy, options: { ...options }, filter };
+    if (!waits && !filter) return { queries, options, filter };
+    return { queries: queries === given ? (given as Float32Array).slice() : queries, options: { ...options }, filter };
   }
 
   /** The arguments of the one native call. */

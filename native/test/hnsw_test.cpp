@@ -64,7 +64,9 @@ TEST(one_thread_builds_the_same_graph_whatever_the_pool) {
 TEST(searches_go_on_while_it_changes) {
   const Tensor items = clustered(800, 20, 9), more = clustered(800, 20, 10);
   Job job;
-  const Hnsw index = ops::hnswBuild(job, items, options, true);
+  // From a mapped state: the first change swaps the graph for a copy under the searches.
+  const HnswState state = ops::hnswState(job, ops::hnswBuild(job, items, options, true));
+  const Hnsw index = ops::hnswLoad(job, state, options, true).index;
   std::atomic<bool> done{false};
   std::atomic<int64_t> answers{0};
   std::vector<std::thread> searchers;
@@ -86,6 +88,7 @@ TEST(searches_go_on_while_it_changes) {
     ops::hnswChange(job, index, range(0, 800), range(0, 800), more, round == 0);
     ops::hnswChange(job, index, ints({}), range(800, 1000), clustered(200, 20, 30), true);
     ops::hnswChange(job, index, range(800, 1000), ints({}), none(20), false);
+    CHECK(ops::hnswCompact(job, index, true)->live() == 800);
   }
   done = true;
   for (std::thread& t : searchers) t.join();

@@ -123,6 +123,24 @@ it('counts its queries by how they were answered', async () => {
   expect(index.stats).toEqual({ signposts: 0, approximate: 31, exact: 1 });
 });
 
+it('takes what it is asked as it was at the call', async () => {
+  using index = await HnswIndex.from(ids, items.flat);
+  const path = join(dir, 'asked');
+  await index.save(path);
+  for (const filter of [undefined, { deny: ['item 3'] }]) {
+    using loaded = await HnswIndex.load<string>(path); // its ids are not looked up yet
+    const truth = index.searchSync(queries[0]!, { k: 4, filter });
+    const [query, options] = [queries[0]!.slice(), { k: 4, filter: filter && { deny: [...filter.deny] } }];
+    const asked = [loaded.search(query, options), loaded.search([...query], options)];
+    const recall = loaded.recall([query], options);
+    query.fill(0);
+    options.k = 2;
+    options.filter?.deny.push(...truth.ids);
+    for (const answer of asked) expect(await answer).toEqual(truth);
+    expect(await recall).toBe(1);
+  }
+});
+
 describe('compact', () => {
   it('leaves alone what has nothing to drop, a mapped file too', async () => {
     using index = await HnswIndex.from(ids, items.flat);

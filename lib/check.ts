@@ -25,6 +25,12 @@ export function boolean(name: string, value: unknown): boolean {
   return value;
 }
 
+/** An option that must be a string. @internal */
+export function string(name: string, value: unknown): string {
+  if (typeof value !== 'string') expected(name, 'a string', value);
+  return value;
+}
+
 /** An option that must be one of some words. @internal */
 export function oneOf<T extends string>(name: string, value: unknown, choices: readonly T[]): T {
   if (!choices.includes(value as T)) expected(name, choices.map((c) => `'${c}'`).join(' or '), value);

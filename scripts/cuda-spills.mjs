@@ -15,6 +15,7 @@ const hot = [
   'AlsLightRows',
   'CholeskyWork',
   'LuWork',
+  'alsCgGroups',
   'alsCgRows',
   'attentionBackwardKeysMma',
   'attentionBackwardQueriesMma',

@@ -1,4 +1,4 @@
-import { boolean, finite, integer, knownOptions, oneOf } from '../check.js';
+import { boolean, finite, integer, knownOptions, oneOf, string } from '../check.js';
 import { CsrMatrix, type Duplicates } from '../csr.js';
 import type { Id } from '../data/ids.js';
 import { type JobOptions, runJob } from '../job.js';
@@ -59,6 +59,16 @@ export interface AlsOptions {
   seed?: number;
   /** Computes the objective after each sweep, for `onProgress` and `loss`: about a tenth more time. */
   computeLoss?: boolean;
+  /**
+   * Where `fit` computes: 'cpu' unless given; 'cuda', 'cuda:1', ... or 'auto', see `device()`. Vectors and interactions are
+   * copied to a GPU once, and the vectors back at the end; all else (`foldIn`, `partialFit`, `recommend`) is on the CPU.
+   */
+  device?: string;
+  /**
+   * Bytes of the GPU's memory that `fit` may take: what is free there unless given, or 0. Interactions that do not fit
+   * beside the vectors stream through in blocks of rows, in every sweep.
+   */
+  deviceMemory?: number;
 }
 
 export interface AlsFitOptions extends JobOptions {
@@ -123,7 +133,8 @@ export class ALS<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
    *
    * `onProgress` counts sweeps, in halves.
    * @throws ERR_VALUE for no interactions, a negative weight, or rows that cannot be solved for want of regularization;
-   * ERR_BUSY while another fit of this model runs; ERR_NOT_FITTED for a warm start without a fit
+   * ERR_BUSY while another fit of this model runs; ERR_NOT_FITTED for a warm start without a fit; ERR_DEVICE when the
+   * device is not there, ERR_MEMORY when its memory does not hold the vectors
    */
   fit(interactions: Fittable<U, I>, options: AlsFitOptions = {}): Promise<this> {
     return this.replace(async (previous) => {
@@ -296,6 +307,8 @@ function checkOptions(options: AlsOptions): Required<AlsOptions> {
     'initStd',
     'seed',
     'computeLoss',
+    'device',
+    'deviceMemory',
   ]);
   const objective = oneOf('objective', options.objective ?? 'ials', ['ials', 'hkv'] as const);
   const hkv = objective === 'hkv';
@@ -315,5 +328,7 @@ function checkOptions(options: AlsOptions): Required<AlsOptions> {
     initStd: finite('initStd', options.initStd ?? 0.1, 0),
     seed: integer('seed', options.seed ?? 42, 0),
     computeLoss: boolean('computeLoss', options.computeLoss ?? false),
+    device: string('device', options.device ?? 'cpu'),
+    deviceMemory: integer('deviceMemory', options.deviceMemory ?? 0, 0),
   };
 }

@@ -13,7 +13,7 @@ void addFactorization(Backend& table) {
   table.matmul = matmul;
   table.gram = gram;
   table.alsCholesky = [](const Exec& exec, const AlsArgs& args) { return alsCholesky(exec, args); };
-  table.alsCg = alsCg;
+  table.alsCg = [](const Exec& exec, const AlsArgs& args) { return alsCg(exec, args); };
   table.alsBlock = alsBlock;
   table.alsStep = alsStep;
   table.alsLoss = alsLoss;

@@ -1,13 +1,16 @@
 #include "models/als.h"
 
 #include <Eigen/Cholesky>
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
 
+#include "backend/memory.h"
 #include "backend/registry.h"
 #include "models/als_subspace.h"
 #include "models/factors.h"
+#include "models/row_blocks.h"
 
 namespace topknot {
 namespace {
@@ -25,6 +28,7 @@ void checkOptions(const AlsOptions& o) {
   checkNumber(o.regularization, 0, "regularization");
   checkNumber(o.regularizationExponent, 0, "regularizationExponent");
   checkNumber(o.initStd, 0, "initStd");
+  require(o.deviceMemory >= 0, ErrorCode::range, "deviceMemory: expected 0 or more but received ", o.deviceMemory);
 }
 
 /// The matrix with weights alpha * value.
@@ -39,14 +43,15 @@ Csr weighted(Csr m, double alpha) {
 }
 
 /// λ of every row.
-std::vector<float> lambdas(const Csr& rows, int64_t others, const AlsOptions& o) {
-  std::vector<float> out(static_cast<size_t>(rows.rows()), static_cast<float>(o.regularization));
+Tensor lambdas(const Csr& rows, int64_t others, const AlsOptions& o) {
+  const Tensor out = Tensor::host<float>({rows.rows()});
+  std::fill_n(out.data<float>(), rows.rows(), static_cast<float>(o.regularization));
   if (o.regularizationForm == AlsRegularization::constant) return out;
   const int64_t* indptr = rows.indptr.data<int64_t>();
-  for (size_t u = 0; u < out.size(); ++u) {
+  for (int64_t u = 0; u < rows.rows(); ++u) {
     const double size =
         static_cast<double>(indptr[u + 1] - indptr[u]) + o.unobservedWeight * static_cast<double>(others);
-    out[u] = static_cast<float>(o.regularization * std::pow(size, o.regularizationExponent));
+    out.data<float>()[u] = static_cast<float>(o.regularization * std::pow(size, o.regularizationExponent));
   }
   return out;
 }
@@ -56,42 +61,78 @@ float bonus(const AlsOptions& o) {
 }
 
 Tensor gramOf(Job& job, const Tensor& factors, float scale = 1) {
-  const Tensor out = Tensor::host<float>({factors.cols(), factors.cols()});
+  const Tensor out = empty<float>(factors.device(), {factors.cols(), factors.cols()});
   run(factors.device(), &Backend::gram, "gram", job.exec(), GramArgs{view(factors), scale, out.data<float>()});
   job.checkCancelled();
   return out;
 }
 
-Tensor scaled(const Tensor& gram, double weight) {
-  const Tensor out = Tensor::host<float>(gram.shape);
+Tensor scaled(const Tensor& matrix, double weight) {
+  const Tensor gram = copyTo(matrix, Device{}), out = Tensor::host<float>(gram.shape);
   for (int64_t i = 0; i < gram.count(); ++i) {
     out.data<float>()[i] = static_cast<float>(weight * static_cast<double>(gram.data<float>()[i]));
   }
-  return out;
+  return copyTo(out, matrix.device());
+}
+
+/// One side of the matrix, and the λ of its rows.
+struct Side {
+  RowBlocks blocks;
+  Tensor reg;
+};
+
+Side sideOf(const Csr& rows, int64_t others, const AlsOptions& o, Device device, int64_t mostBytes) {
+  return {RowBlocks(rows, device, mostBytes), copyTo(lambdas(rows, others, o), device)};
 }
 
 /// Solves all rows into `out`, which conjugate gradients and subspace steps start from.
-void solve(Job& job, const Csr& rows, const std::vector<float>& reg, const Tensor& fixed, const Tensor& gram,
-           const AlsOptions& o, const Tensor& out) {
+void solve(Job& job, const Side& side, const Tensor& fixed, const Tensor& gram, const AlsOptions& o,
+           const Tensor& out) {
   const Tensor weightedGram = scaled(gram, o.unobservedWeight);
-  if (o.solver == AlsSolver::subspace) {
-    solveSubspaces(job, rows, reg, fixed, weightedGram, bonus(o), o.blockSize, out);
-    return;
-  }
-  const AlsArgs args{rows.view(),      view(fixed), weightedGram.data<float>(),
-                     reg.data(),       bonus(o),    static_cast<int32_t>(o.cgSteps),
-                     out.data<float>()};
-  const Device device = fixed.device();
-  if (o.solver == AlsSolver::cholesky) {
-    run(device, &Backend::alsCholesky, "alsCholesky", job.exec(), args);
-  } else {
-    run(device, &Backend::alsCg, "alsCg", job.exec(), args);
-  }
-  job.checkCancelled();
+  side.blocks.each([&](const RowBlock& block) {
+    const Tensor to = rowsOf(out, block.first, block.rows.rows());
+    const float* reg = side.reg.data<float>() + block.first;
+    if (o.solver == AlsSolver::subspace) {
+      solveSubspaces(job, block.rows, reg, fixed, weightedGram, bonus(o), o.blockSize, to);
+      return;
+    }
+    const bool exact = o.solver == AlsSolver::cholesky;
+    run(fixed.device(), exact ? &Backend::alsCholesky : &Backend::alsCg, exact ? "alsCholesky" : "alsCg", job.exec(),
+        AlsArgs{block.rows.view(), view(fixed), weightedGram.data<float>(), reg, bonus(o),
+                static_cast<int32_t>(o.cgSteps), to.data<float>()});
+    job.checkCancelled();
+  });
+}
+
+/// The objective without its regularization.
+double lossOf(Job& job, const Side& users, const AlsFactors& factors, const Tensor& itemGram, const AlsOptions& o) {
+  double sum = 0;
+  users.blocks.each([&](const RowBlock& block) {
+    const Tensor loss = empty<double>(itemGram.device(), {1});
+    const Tensor x = rowsOf(factors.userFactors, block.first, block.rows.rows());
+    run(itemGram.device(), &Backend::alsLoss, "alsLoss", job.exec(),
+        AlsLossArgs{block.rows.view(), view(x), view(factors.itemFactors), itemGram.data<float>(),
+                    static_cast<float>(o.unobservedWeight), bonus(o), loss.data<double>()});
+    job.checkCancelled();
+    sum += copyTo(loss, Device{}).data<double>()[0];
+  });
+  return sum;
+}
+
+/// How many bytes of a side's matrix may lie on the device at a time.
+int64_t roomForMatrix(const Csr& users, const Csr& items, const AlsOptions& o, Device device) {
+  constexpr int64_t all = std::numeric_limits<int64_t>::max();
+  if (device.kind == Device::cpu) return all;
+  const int64_t factors = 4 * o.factors * (users.rows() + items.rows());
+  const int64_t room = (o.deviceMemory > 0 ? o.deviceMemory : freeBytes(device)) - factors;
+  // As much again is for what the kernels need in between; a block is copied before the one before it is given back.
+  const int64_t both = csrBytes(users.rows(), users.nnz()) + csrBytes(items.rows(), items.nnz());
+  return both <= room / 2 ? all : std::max<int64_t>(room / 8, 1);
 }
 
 /// Σ_u λ_u |x_u|².
-double penalty(const Tensor& factors, const std::vector<float>& reg) {
+double penalty(const Tensor& of, const Tensor& lambda) {
+  const Tensor factors = copyTo(of, Device{}), reg = copyTo(lambda, Device{});
   double sum = 0;
   for (int64_t u = 0; u < factors.rows(); ++u) {
     double squares = 0;
@@ -99,7 +140,7 @@ double penalty(const Tensor& factors, const std::vector<float>& reg) {
          factors.span<float>().subspan(static_cast<size_t>(u * factors.cols()), static_cast<size_t>(factors.cols()))) {
       squares += static_cast<double>(x) * static_cast<double>(x);
     }
-    sum += squares * static_cast<double>(reg[static_cast<size_t>(u)]);
+    sum += squares * static_cast<double>(reg.data<float>()[u]);
   }
   return sum;
 }
@@ -111,41 +152,44 @@ namespace ops {
 AlsFactors alsFit(Job& job, Csr users, Csr items, std::optional<Tensor> userFactors, std::optional<Tensor> itemFactors,
                   AlsOptions o) {
   checkOptions(o);
+  const Device device = deviceNamed(o.device);
   checkBothWays(job, users, items);
   if (userFactors) checkFactors(*userFactors, "userFactors", users.rows(), o.factors);
   if (itemFactors) checkFactors(*itemFactors, "itemFactors", items.rows(), o.factors);
 
   users = weighted(users, o.alpha);
   items = weighted(items, o.alpha);
-  const std::vector<float> userReg = lambdas(users, items.rows(), o), itemReg = lambdas(items, users.rows(), o);
   const double std = o.initStd / std::sqrt(static_cast<double>(o.factors));
   AlsFactors out;
   out.userFactors = userFactors ? copyOf(*userFactors)
                                 : randomFactors(job, users.rows(), o.factors, o.factors, std, o.seed, userKeys);
   out.itemFactors =
       itemFactors ? copyOf(*itemFactors) : randomFactors(job, items.rows(), o.factors, o.factors, std, o.seed, 0);
+  const int64_t room = roomForMatrix(users, items, o, device);
+  out.userFactors = copyTo(out.userFactors, device);
+  out.itemFactors = copyTo(out.itemFactors, device);
+  const Side byUser = sideOf(users, items.rows(), o, device, room),
+             byItem = sideOf(items, users.rows(), o, device, room);
 
   Progress progress{0, static_cast<double>(o.iterations), std::numeric_limits<double>::quiet_NaN()};
   job.progress(progress);
   Tensor itemGram = gramOf(job, out.itemFactors);
   for (int64_t iteration = 0; iteration < o.iterations; ++iteration) {
-    solve(job, users, userReg, out.itemFactors, itemGram, o, out.userFactors);
+    solve(job, byUser, out.itemFactors, itemGram, o, out.userFactors);
     progress.done += 0.5;
     job.progress(progress);
-    solve(job, items, itemReg, out.userFactors, gramOf(job, out.userFactors), o, out.itemFactors);
+    solve(job, byItem, out.userFactors, gramOf(job, out.userFactors), o, out.itemFactors);
     itemGram = gramOf(job, out.itemFactors);
     if (o.computeLoss) {
-      double loss = 0;
-      run(out.userFactors.device(), &Backend::alsLoss, "alsLoss", job.exec(),
-          AlsLossArgs{users.view(), view(out.userFactors), view(out.itemFactors), itemGram.data<float>(),
-                      static_cast<float>(o.unobservedWeight), bonus(o), &loss});
-      job.checkCancelled();
-      progress.loss = loss + penalty(out.userFactors, userReg) + penalty(out.itemFactors, itemReg);
+      progress.loss = lossOf(job, byUser, out, itemGram, o) + penalty(out.userFactors, byUser.reg) +
+                      penalty(out.itemFactors, byItem.reg);
       out.loss.push_back(progress.loss);
     }
     progress.done = static_cast<double>(iteration + 1);
     job.progress(progress);
   }
+  out.userFactors = copyTo(out.userFactors, Device{});
+  out.itemFactors = copyTo(out.itemFactors, Device{});
   return out;
 }
 
@@ -167,7 +211,8 @@ Tensor alsSolve(Job& job, Csr rows, Tensor fixed, std::optional<Tensor> gram, st
   if (o.solver == AlsSolver::subspace) o.solver = AlsSolver::cholesky;
   rows = weighted(rows, o.alpha);
   const Tensor out = start ? copyOf(*start) : Tensor::host(DType::float32, {rows.rows(), o.factors}, true);
-  solve(job, rows, lambdas(rows, fixed.rows(), o), fixed, gram ? *gram : gramOf(job, fixed), o, out);
+  solve(job, sideOf(rows, fixed.rows(), o, Device{}, std::numeric_limits<int64_t>::max()), fixed,
+        gram ? *gram : gramOf(job, fixed), o, out);
   return out;
 }
 
@@ -184,7 +229,7 @@ Tensor alsExplain(Job& job, Csr row, Tensor itemFactors, std::optional<Tensor> g
   using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   const Eigen::Map<const Matrix> items(itemFactors.data<float>(), itemFactors.rows(), f);
   const Tensor g = gram ? *gram : gramOf(job, itemFactors);
-  const float lambda = lambdas(row, itemFactors.rows(), o)[0];
+  const float lambda = lambdas(row, itemFactors.rows(), o).data<float>()[0];
   const CsrView v = row.view();
   Eigen::MatrixXd a = o.unobservedWeight * Eigen::Map<const Matrix>(g.data<float>(), f, f).cast<double>();
   a.diagonal().array() += static_cast<double>(lambda);

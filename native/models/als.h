@@ -10,6 +10,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "core/csr.h"
@@ -45,9 +46,11 @@ struct AlsOptions {
   int64_t seed = 42;
   double initStd = 0.1;  // factors start as N(0, initStd / √factors)
   bool computeLoss = false;
+  std::string device = "cpu";  // where alsFit computes
+  int64_t deviceMemory = 0;    // bytes that it may take there; 0: what is free
 };
 TOPKNOT_FIELDS(AlsOptions, factors, solver, cgSteps, blockSize, objective, unobservedWeight, alpha, regularization,
-               regularizationForm, regularizationExponent, iterations, seed, initStd, computeLoss)
+               regularizationForm, regularizationExponent, iterations, seed, initStd, computeLoss, device, deviceMemory)
 
 struct AlsFactors {
   Tensor userFactors, itemFactors;  // [users, factors], [items, factors]
@@ -58,7 +61,9 @@ TOPKNOT_FIELDS(AlsFactors, userFactors, itemFactors, loss)
 namespace ops {
 
 /// Alternates `iterations` times: users with the items fixed, then items. `items` is the transpose of `users`. Starts
-/// from the given factors, which stay as they are; without them, from random ones keyed by (seed, row).
+/// from the given factors, which stay as they are; without them, from random ones keyed by (seed, row). On another
+/// device than the CPU, matrices and factors are copied there once; where the matrices do not fit, blocks of rows are,
+/// in every sweep.
 AlsFactors alsFit(Job& job, Csr users, Csr items, std::optional<Tensor> userFactors, std::optional<Tensor> itemFactors,
                   AlsOptions options);
 

@@ -154,18 +154,21 @@ TEST(solvesTheSystems) {
   }
 }
 
-TEST(largeSystemsLieInGlobalMemory) {
-  const Problem p(2, 10, 170);
+TEST(systemsThatSharedMemoryHasNoRoomFor) {
   static const Backend backend = cuda::emulatedBackend();
+  const Problem p(2, 10, 170), large(2, 6, 640);
   const Result r = solveOn(backend, {}, p, Solve::cholesky);
   CHECK(r.status.ok() && worstError(p, r, Solve::cholesky) < 1e-4);
+  const Result byCg = solveOn(backend, {}, large, Solve::cg);
+  CHECK(byCg.status.ok() && worstError(large, byCg, Solve::cg) < 1e-4);
 }
 
 TEST(heavyRowsAreSharedByBlocks) {
   for (const int64_t f : {8, 34}) {
     const Problem p(8, 50, f);
-    cuda::emulatedAlsPlan = {.heavy = 20, .workspace = 2 * 16 * 4 * f * (f + 8)};  // two heavy rows at a time
-    for (const Solve how : {Solve::cholesky, Solve::explicitCholesky}) {
+    cuda::emulatedAlsPlan = {
+        .heavy = 20, .heavyCg = 20, .workspace = 2 * 16 * 4 * f * (f + 8)};  // two heavy rows at a time
+    for (const Solve how : {Solve::cholesky, Solve::explicitCholesky, Solve::cg}) {
       const Result r = emulate([&](const Backend& gpu) { return solveOn(gpu, {}, p, how); });
       CHECK(r.status.ok());
       CHECK(worstError(p, r, how) < 1e-4);

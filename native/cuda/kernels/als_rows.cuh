@@ -8,6 +8,7 @@ namespace topknot::cuda {
 /// How a half-sweep is cut. Tests set it to reach every path on small shapes.
 struct AlsPlan {
   int64_t heavy = 4096;                    // rows with more entries than this are shared by blocks
+  int64_t heavyCg = 1024;                  // by conjugate gradients: than one warp has
   int64_t workspace = int64_t{256} << 20;  // bytes of partial results at a time
 };
 

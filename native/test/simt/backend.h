@@ -52,6 +52,7 @@ inline Backend emulatedBackend() {
   addTraining(table);
   addLinalg(table);
   table.alsCholesky = [](const Exec& exec, const AlsArgs& args) { return alsCholesky(exec, args, emulatedAlsPlan); };
+  table.alsCg = [](const Exec& exec, const AlsArgs& args) { return alsCg(exec, args, emulatedAlsPlan); };
   table.topk = [](const Exec& exec, const TopkArgs& args) { return topk(exec, args, emulatedPlan); };
   table.topkInt8 = [](const Exec& exec, const TopkInt8Args& args) { return topkInt8(exec, args, emulatedPlan); };
   table.topkBinary = [](const Exec& exec, const TopkBinaryArgs& args) { return topkBinary(exec, args, emulatedPlan); };

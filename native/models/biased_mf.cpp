@@ -5,6 +5,7 @@
 
 #include "backend/registry.h"
 #include "models/factors.h"
+#include "models/placed.h"
 #include "models/rating_blocks.h"
 
 namespace topknot {
@@ -38,14 +39,21 @@ void endIteration(Job& job, const Csr& users, const Csr& items, const BiasedMfOp
   job.progress(progress);
 }
 
-void descend(Job& job, const Csr& users, const Csr& items, const BiasedMfOptions& o, const Tensor& x, const Tensor& y,
-             RatingRows& rows, Progress& progress) {
+void descend(Job& job, Device device, const Csr& users, const Csr& items, const BiasedMfOptions& o, const Tensor& x,
+             const Tensor& y, RatingRows& rows, Progress& progress) {
+  RatingBlocks blocks(users, rows.mean, o.seed);
+  std::vector<double> errors(static_cast<size_t>(blocks.strata * blocks.strata));
+  const Placed<float> placedX(x, device), placedY(y, device);
+  const Placed<RatingEntry> entries(blocks.entries, device);
+  const Placed<int64_t> borders(blocks.borders, device);
+  const Placed<int32_t> rounds(blocks.rounds, device);
+  const Placed<double> placedErrors(errors, device);
   const auto finish = [&] {
+    placedX.fetch();
+    placedY.fetch();
     rows.users = modelRows(job, x, o.factors, RatingSide::users, rows.mean);
     rows.items = modelRows(job, y, o.factors, RatingSide::items, rows.mean);
   };
-  RatingBlocks blocks(users, rows.mean, o.seed);
-  std::vector<double> errors(static_cast<size_t>(blocks.strata * blocks.strata));
   for (int64_t epoch = 0; epoch < o.iterations; ++epoch) {
     blocks.shuffle(job, o.seed, epoch);
     const double rate = o.learningRate * std::pow(o.learningRateDecay, static_cast<double>(epoch));
@@ -83,6 +91,10 @@ namespace ops {
 RatingRows biasedMfFit(Job& job, Csr users, Csr items, std::optional<Tensor> userRows, std::optional<Tensor> itemRows,
                        BiasedMfOptions o) {
   checkOptions(o);
+  const Device device = deviceNamed(o.device.value_or("cpu"));
+  require(device.kind == Device::cpu || o.solver == BiasedMfSolver::sgd, ErrorCode::device,
+          "device: BiasedMF fits by solver 'als' on the CPU alone but received '", text(device),
+          "': use solver 'sgd' or device 'cpu'");
   checkBothWays(job, users, items);
   require(users.nnz() > 0, ErrorCode::value, "users: expected at least one rating");
   if (userRows) checkFactors(*userRows, "userRows", users.rows(), o.factors + 2);
@@ -98,7 +110,7 @@ RatingRows biasedMfFit(Job& job, Csr users, Csr items, std::optional<Tensor> use
   Progress progress{0, static_cast<double>(o.iterations), std::numeric_limits<double>::quiet_NaN()};
   job.progress(progress);
   if (o.solver == BiasedMfSolver::sgd) {
-    descend(job, users, items, o, x, y, out, progress);
+    descend(job, device, users, items, o, x, y, out, progress);
   } else {
     alternate(job, users, items, o, x, out, progress);
   }

@@ -4,6 +4,9 @@
 // systems", Computer 42(8), 2009; the weighting by n is that of Zhou, Wilkinson, Schreiber, Pan, "Large-scale parallel
 // collaborative filtering for the Netflix prize", AAIM 2008. Without factors: the baseline μ + b_u + b_i.
 #pragma once
+#include <optional>
+#include <string>
+
 #include "models/ratings.h"
 
 namespace topknot {
@@ -21,9 +24,10 @@ struct BiasedMfOptions {
   double initStd = 0.1;  // vectors start as N(0, initStd²), biases at zero
   int64_t seed = 42;
   bool computeLoss = false;
+  std::optional<std::string> device;  // where a fit computes; the CPU unless given
 };
 TOPKNOT_FIELDS(BiasedMfOptions, factors, solver, iterations, learningRate, learningRateDecay, regularization, initStd,
-               seed, computeLoss)
+               seed, computeLoss, device)
 
 namespace ops {
 

@@ -9,6 +9,7 @@
 #include "core/random.h"
 #include "models/bpr_schedule.h"
 #include "models/factor_rows.h"
+#include "models/placed.h"
 
 namespace topknot {
 namespace {
@@ -25,52 +26,52 @@ void checkOptions(const BprOptions& o) {
   expectNumber(o.initStd, 0, 1e6, "initStd");
 }
 
-BprArgs argsOf(const Csr& users, const std::vector<uint8_t>& ownBits, const Tensor& userFactors,
-               const Tensor& itemFactors, const std::optional<Tensor>& itemBiases, const BprOptions& o) {
+BprArgs argsOf(const BprOptions& o, int64_t stride) {
   BprArgs args{};
-  args.users = {users.view(), ownBits.data()};
   args.candidates = o.negativeSampling == BprSampling::hard ? static_cast<int32_t>(o.candidates) : 1;
   args.seed = static_cast<uint64_t>(o.seed);
-  args.stride = itemFactors.cols();
-  args.userFactors = userFactors.data<float>();
-  args.itemFactors = itemFactors.data<float>();
-  args.itemBiases = itemBiases ? itemBiases->data<float>() : nullptr;
+  args.stride = stride;
   args.rate = static_cast<float>(o.learningRate);
   args.regularization = static_cast<float>(o.regularization);
   args.wantLoss = o.computeLoss;
   return args;
 }
 
-/// Runs some tasks side by side and adds up what came of them.
-BprOutcome runTasks(Job& job, BprArgs args, const std::vector<BprTask>& tasks) {
+/// Runs the tasks of one round after those of another, those of a round side by side, and adds up what came of them.
+BprOutcome runRounds(Job& job, Device device, BprArgs args, std::vector<BprTask>& tasks, int64_t perRound) {
   std::vector<BprOutcome> outcomes(tasks.size());
-  args.tasks = tasks.data();
-  args.taskCount = static_cast<int64_t>(tasks.size());
-  args.outcomes = outcomes.data();
-  run(cpuBackend(), &Backend::bpr, "bpr", job.exec(), args);
-  job.checkCancelled();
+  const Placed<BprTask> placedTasks(tasks, device);
+  const Placed<BprOutcome> placedOutcomes(outcomes, device);
+  const int64_t count = static_cast<int64_t>(tasks.size());
+  args.taskCount = perRound;
+  for (int64_t first = 0; first < count; first += perRound) {
+    args.tasks = placedTasks.data() + first;
+    args.outcomes = placedOutcomes.data() + first;
+    run(device, &Backend::bpr, "bpr", job.exec(), args);
+    job.checkCancelled();
+  }
+  placedOutcomes.fetch();
   BprOutcome sum{};
-  for (const BprOutcome& o : outcomes) {
-    sum.loss += o.loss;
-    sum.samples += o.samples;
+  for (int64_t first = 0; first < count; first += perRound) {
+    double loss = 0;
+    for (int64_t t = first; t < first + perRound; ++t) {
+      loss += outcomes[static_cast<size_t>(t)].loss;
+      sum.samples += outcomes[static_cast<size_t>(t)].samples;
+    }
+    sum.loss += loss;
   }
   return sum;
 }
 
 /// One pass over all positives; the mean loss of its samples.
-double epoch(Job& job, const BprArgs& args, const BprSchedule& schedule, const BprOptions& o) {
+double epoch(Job& job, Device device, const BprArgs& args, const BprSchedule& schedule, const BprOptions& o) {
   const int64_t parts = schedule.parts();
   const bool popular = o.negativeSampling == BprSampling::popularity;
-  BprOutcome sum{};
   std::vector<BprTask> tasks;
   for (int64_t round = 0; round < parts; ++round) {
     for (int64_t s = 0; s < parts; ++s) tasks.push_back(schedule.task(s, (s + round) % parts, popular, o.hogwild));
-    if (o.hogwild && round + 1 < parts) continue;  // all rounds at once
-    const BprOutcome part = runTasks(job, args, tasks);
-    sum.loss += part.loss;
-    sum.samples += part.samples;
-    tasks.clear();
   }
+  const BprOutcome sum = runRounds(job, device, args, tasks, o.hogwild ? parts * parts : parts);
   return sum.samples ? sum.loss / static_cast<double>(sum.samples) : 0;
 }
 
@@ -87,6 +88,7 @@ namespace ops {
 BprFactors bprFit(Job& job, Csr users, std::optional<Tensor> userFactors, std::optional<Tensor> itemFactors,
                   std::optional<Tensor> itemBiases, BprOptions o) {
   checkOptions(o);
+  const Device device = deviceNamed(o.device.value_or("cpu"));
   expectInteractions(job, users, "users");
   if (userFactors) expectFloats(*userFactors, "userFactors", {users.rows(), o.factors});
   if (itemFactors) expectFloats(*itemFactors, "itemFactors", {users.cols, o.factors});
@@ -105,20 +107,32 @@ BprFactors bprFit(Job& job, Csr users, std::optional<Tensor> userFactors, std::o
     if (itemBiases) std::copy_n(itemBiases->data<float>(), users.cols, out.itemBiases->data<float>());
   }
 
-  const std::vector<uint8_t> ownBits = ownItemBits(job, users);
-  BprArgs args = argsOf(users, ownBits, x, y, out.itemBiases, o);
+  BprArgs args = argsOf(o, stride);
   const int64_t parts = bprParts(users.rows(), users.cols, users.nnz(), o.hogwild);
   BprSchedule schedule(users.view(), parts, args.seed);
-  args.positiveUsers = schedule.positiveUsers();
-  args.positiveItems = schedule.positiveItems();
-  args.pool = o.negativeSampling == BprSampling::popularity ? schedule.positiveItems() : schedule.items();
+  std::vector<uint8_t> ownBits = ownItemBits(job, users);
+  const Csr placedUsers = copyTo(users, device);
+  const Placed<uint8_t> placedBits(ownBits, device);
+  const Placed<float> placedX(x, device), placedY(y, device);
+  std::optional<Placed<float>> placedBiases;
+  if (o.biases) placedBiases.emplace(*out.itemBiases, device);
+  const Placed<int32_t> positiveUsers(schedule.positiveUsers(), device);
+  const Placed<int32_t> positiveItems(schedule.positiveItems(), device), items(schedule.items(), device);
+  args.users = {placedUsers.view(), placedBits.data()};
+  args.userFactors = placedX.data();
+  args.itemFactors = placedY.data();
+  args.itemBiases = o.biases ? placedBiases->data() : nullptr;
+  args.positiveUsers = positiveUsers.data();
+  args.positiveItems = positiveItems.data();
+  args.pool = o.negativeSampling == BprSampling::popularity ? positiveItems.data() : items.data();
 
   Progress progress{0, static_cast<double>(o.iterations), std::numeric_limits<double>::quiet_NaN()};
   job.progress(progress);
   for (int64_t iteration = 0; iteration < o.iterations; ++iteration) {
     schedule.deal(job.exec(), iteration);
     job.checkCancelled();
-    const double loss = epoch(job, args, schedule, o);
+    for (const Placed<int32_t>* dealt : {&positiveUsers, &positiveItems, &items}) dealt->send();
+    const double loss = epoch(job, device, args, schedule, o);
     if (o.computeLoss) {
       out.loss.push_back(loss);
       progress.loss = loss;
@@ -126,6 +140,9 @@ BprFactors bprFit(Job& job, Csr users, std::optional<Tensor> userFactors, std::o
     progress.done = static_cast<double>(iteration + 1);
     job.progress(progress);
   }
+  placedX.fetch();
+  placedY.fetch();
+  if (placedBiases) placedBiases->fetch();
   out.userFactors = trimmedRows(x, f);
   out.itemFactors = trimmedRows(y, f);
   expectBounded(job, out.userFactors, o.learningRate, o.regularization);
@@ -162,12 +179,17 @@ Tensor bprFold(Job& job, Csr row, Tensor itemFactors, std::optional<Tensor> item
   const int64_t stride = strideOf(f);
   const Tensor x = Tensor::host<float>({1, stride}, true), y = stride == f ? itemFactors : paddedRows(itemFactors);
   const std::vector<uint8_t> ownBits = ownItemBits(job, row);
-  BprArgs args = argsOf(row, ownBits, x, y, itemBiases, o);
+  BprArgs args = argsOf(o, stride);
+  args.users = {row.view(), ownBits.data()};
+  args.userFactors = x.data<float>();
+  args.itemFactors = y.data<float>();
+  args.itemBiases = itemBiases ? itemBiases->data<float>() : nullptr;
   args.itemsFixed = true;
   args.positiveUsers = positiveUsers.data<int32_t>();
   args.positiveItems = positiveItems.data<int32_t>();
   args.pool = popular ? users.indices.data<int32_t>() : all.data();
-  runTasks(job, args, {{0, total, 0, popular ? users.nnz() : items, bprStream(BprPurpose::fold, 0, 1)}});
+  std::vector<BprTask> task{{0, total, 0, popular ? users.nnz() : items, bprStream(BprPurpose::fold, 0, 1)}};
+  runRounds(job, Device{}, args, task, 1);
   return trimmedRows(x, f);
 }
 

@@ -5,6 +5,7 @@
 #pragma once
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "core/csr.h"
@@ -30,9 +31,10 @@ struct BprOptions {
   int64_t seed = 42;
   bool hogwild = false;
   bool computeLoss = false;
+  std::optional<std::string> device;  // where a fit computes; the CPU unless given
 };
 TOPKNOT_FIELDS(BprOptions, factors, iterations, learningRate, regularization, negativeSampling, candidates, biases,
-               initStd, seed, hogwild, computeLoss)
+               initStd, seed, hogwild, computeLoss, device)
 
 struct BprFactors {
   Tensor userFactors, itemFactors;   // [users, factors], [items, factors]

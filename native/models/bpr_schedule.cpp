@@ -6,7 +6,7 @@
 namespace topknot {
 namespace {
 
-void permute(std::vector<int32_t>& order, Random random) {
+void permute(std::span<int32_t> order, Random random) {
   std::iota(order.begin(), order.end(), 0);
   shuffle(static_cast<int64_t>(order.size()), random,
           [&](int64_t i, int64_t j) { std::swap(order[static_cast<size_t>(i)], order[static_cast<size_t>(j)]); });
@@ -19,9 +19,9 @@ BprSchedule::BprSchedule(const CsrView& users, int64_t parts, uint64_t seed)
       parts_(parts),
       seed_(seed),
       userOrder_(static_cast<size_t>(users.rows)),
-      items_(static_cast<size_t>(users.cols)),
       blockOf_(static_cast<size_t>(users.cols)),
       starts_(static_cast<size_t>(parts * parts + 1)),
+      items_(Tensor::host<int32_t>({users.cols})),
       positiveUsers_(Tensor::host<int32_t>({users.indptr[users.rows]})),
       positiveItems_(Tensor::host<int32_t>({users.indptr[users.rows]})) {}
 
@@ -29,9 +29,10 @@ void BprSchedule::deal(const Exec& exec, int64_t epoch) {
   epoch_ = epoch;
   parallelFor(2, 1, exec, [&](int64_t side, int64_t, int) {
     if (side == 0) return permute(userOrder_, Random(seed_, bprStream(BprPurpose::users, epoch, 0)));
-    permute(items_, Random(seed_, bprStream(BprPurpose::items, epoch, 0)));
+    permute(items(), Random(seed_, bprStream(BprPurpose::items, epoch, 0)));
     for (int64_t b = 0; b < parts_; ++b) {
-      for (int64_t i = firstItem(b); i < firstItem(b + 1); ++i) blockOf_[items_[i]] = static_cast<int32_t>(b);
+      for (int64_t i = firstItem(b); i < firstItem(b + 1); ++i)
+        blockOf_[items_.data<int32_t>()[i]] = static_cast<int32_t>(b);
     }
   });
   if (exec.cancelled()) return;

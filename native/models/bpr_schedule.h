@@ -7,6 +7,7 @@
 // the epoch.
 #pragma once
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "backend/bpr_args.h"
@@ -40,11 +41,11 @@ class BprSchedule {
   void deal(const Exec& exec, int64_t epoch);
 
   int64_t parts() const { return parts_; }
-  const int32_t* positiveUsers() const { return positiveUsers_.data<int32_t>(); }
+  std::span<int32_t> positiveUsers() const { return positiveUsers_.span<int32_t>(); }
   /// The positives of block 0, by stratum, then those of block 1, ...
-  const int32_t* positiveItems() const { return positiveItems_.data<int32_t>(); }
+  std::span<int32_t> positiveItems() const { return positiveItems_.span<int32_t>(); }
   /// The items of block 0, of block 1, ...
-  const int32_t* items() const { return items_.data(); }
+  std::span<int32_t> items() const { return items_.span<int32_t>(); }
 
   /// Task (s, b) drawing from places of items() or, `popular`, of positiveItems(): its own block's or, `everywhere`,
   /// all.
@@ -58,9 +59,9 @@ class BprSchedule {
   CsrView users_;
   int64_t parts_, epoch_ = 0;
   uint64_t seed_;
-  std::vector<int32_t> userOrder_, items_, blockOf_;
+  std::vector<int32_t> userOrder_, blockOf_;
   std::vector<int64_t> starts_;  // of the task (s, b), by at(s, b); [parts² + 1]
-  Tensor positiveUsers_, positiveItems_;
+  Tensor items_, positiveUsers_, positiveItems_;
 };
 
 }  // namespace topknot

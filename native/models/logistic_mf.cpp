@@ -6,6 +6,7 @@
 
 #include "backend/registry.h"
 #include "models/factor_rows.h"
+#include "models/placed.h"
 
 namespace topknot {
 namespace {
@@ -29,24 +30,30 @@ void checkOptions(const LogisticMfOptions& o) {
 /// One side of the model while it is learned.
 struct Side {
   Csr entries;
-  std::vector<uint8_t> ownBits;
-  Tensor factors, biases, squaredFactors, squaredBiases;
+  Tensor ownBits, factors, biases, squaredFactors, squaredBiases;
 
+  /// On the host.
   Side(Job& job, const Csr& m, const Tensor* startFactors, const Tensor* startBiases, int64_t f)
       : entries(m),
-        ownBits(ownItemBits(job, m)),
+        ownBits(Tensor::host<uint8_t>({2 * m.nnz()})),
         factors(startFactors ? paddedRows(*startFactors) : Tensor::host<float>({m.rows(), strideOf(f)}, true)),
         biases(Tensor::host<float>({m.rows()}, true)),
         squaredFactors(Tensor::host<float>({m.rows(), strideOf(f)}, true)),
         squaredBiases(Tensor::host<float>({m.rows()}, true)) {
+    const std::vector<uint8_t> bits = ownItemBits(job, m);
+    std::copy(bits.begin(), bits.end(), ownBits.data<uint8_t>());
     if (startBiases) std::copy_n(startBiases->data<float>(), m.rows(), biases.data<float>());
+  }
+  void moveTo(Device device) {
+    entries = copyTo(entries, device);
+    for (Tensor* t : {&ownBits, &factors, &biases, &squaredFactors, &squaredBiases}) *t = copyTo(*t, device);
   }
 };
 
 void sweep(Job& job, const Side& side, const Tensor& otherFactors, const Tensor& otherBiases, Purpose purpose,
            int64_t iteration, const LogisticMfOptions& o) {
   LogisticMfArgs args{};
-  args.own = {side.entries.view(), side.ownBits.data()};
+  args.own = {side.entries.view(), side.ownBits.data<uint8_t>()};
   args.stride = side.factors.cols();
   args.otherFactors = otherFactors.data<float>();
   args.otherBiases = otherBiases.data<float>();
@@ -71,6 +78,7 @@ namespace ops {
 LogisticMfFactors logisticMfFit(Job& job, Csr users, Csr items, std::optional<LogisticMfFactors> start,
                                 LogisticMfOptions o) {
   checkOptions(o);
+  const Device device = deviceNamed(o.device.value_or("cpu"));
   expectInteractions(job, users, "users");
   expectInteractions(job, items, "items");
   require(items.rows() == users.cols && items.cols == users.rows() && items.nnz() == users.nnz(), ErrorCode::shape,
@@ -82,11 +90,13 @@ LogisticMfFactors logisticMfFit(Job& job, Csr users, Csr items, std::optional<Lo
     expectFloats(start->userBiases, "start.userBiases", {users.rows()});
     expectFloats(start->itemBiases, "start.itemBiases", {users.cols});
   }
-  const Side x(job, users, start ? &start->userFactors : nullptr, start ? &start->userBiases : nullptr, o.factors);
-  const Side y(job, items, start ? &start->itemFactors : nullptr, start ? &start->itemBiases : nullptr, o.factors);
+  Side x(job, users, start ? &start->userFactors : nullptr, start ? &start->userBiases : nullptr, o.factors);
+  Side y(job, items, start ? &start->itemFactors : nullptr, start ? &start->itemBiases : nullptr, o.factors);
   const double std = o.initStd / std::sqrt(static_cast<double>(o.factors));
   startRows(job, x.factors, o.factors, std, o.seed, userRowKeys);
   startRows(job, y.factors, o.factors, std, o.seed, 0);
+  x.moveTo(device);
+  y.moveTo(device);
 
   Progress progress{0, static_cast<double>(o.iterations), std::numeric_limits<double>::quiet_NaN()};
   job.progress(progress);
@@ -98,6 +108,7 @@ LogisticMfFactors logisticMfFit(Job& job, Csr users, Csr items, std::optional<Lo
     progress.done = static_cast<double>(iteration + 1);
     job.progress(progress);
   }
+  for (Tensor* t : {&x.factors, &x.biases, &y.factors, &y.biases}) *t = copyTo(*t, {});
   clearEmptyRows(users, x.factors);
   clearEmptyRows(users, Tensor{x.biases.buffer, DType::float32, {users.rows(), 1}, nullptr});
   LogisticMfFactors out{trimmedRows(x.factors, o.factors), trimmedRows(y.factors, o.factors), x.biases, y.biases};

@@ -5,6 +5,7 @@
 #pragma once
 #include <cstdint>
 #include <optional>
+#include <string>
 
 #include "core/csr.h"
 #include "core/fields.h"
@@ -22,8 +23,10 @@ struct LogisticMfOptions {
   int64_t negatives = 5;
   double initStd = 0.1;  // factors start as N(0, initStd / √factors)
   int64_t seed = 42;
+  std::optional<std::string> device;  // where a fit computes; the CPU unless given
 };
-TOPKNOT_FIELDS(LogisticMfOptions, factors, iterations, learningRate, regularization, alpha, negatives, initStd, seed)
+TOPKNOT_FIELDS(LogisticMfOptions, factors, iterations, learningRate, regularization, alpha, negatives, initStd, seed,
+               device)
 
 struct LogisticMfFactors {
   Tensor userFactors, itemFactors;  // [users, factors], [items, factors]

@@ -6,6 +6,7 @@
 
 #include "backend/registry.h"
 #include "core/random.h"
+#include "models/placed.h"
 #include "ops/ops.h"
 
 namespace topknot {
@@ -30,17 +31,18 @@ MatrixView view(const Tensor& t) { return {t.data<float>(), t.rows(), t.cols()};
 
 int64_t entries(const Csr& m, int64_t row) { return m.indptr.data<int64_t>()[row + 1] - m.indptr.data<int64_t>()[row]; }
 
-std::vector<float> lambdas(const Csr& m, const NmfOptions& o) {
-  std::vector<float> out(static_cast<size_t>(m.rows()));
+Tensor lambdas(const Csr& m, const NmfOptions& o) {
+  const Tensor out = Tensor::host<float>({m.rows()});
   for (int64_t r = 0; r < m.rows(); ++r) {
-    out[r] = static_cast<float>(o.regularization * (o.perEntry ? static_cast<double>(entries(m, r)) : 1.0));
+    out.data<float>()[r] =
+        static_cast<float>(o.regularization * (o.perEntry ? static_cast<double>(entries(m, r)) : 1.0));
   }
   return out;
 }
 
 Tensor gramOf(Job& job, const Tensor& m) {
-  const Tensor out = Tensor::host<float>({m.cols(), m.cols()});
-  run(cpuBackend(), &Backend::gram, "gram", job.exec(), GramArgs{view(m), 1, out.data<float>()});
+  const Tensor out = empty<float>(m.device(), {m.cols(), m.cols()});
+  run(m.device(), &Backend::gram, "gram", job.exec(), GramArgs{view(m), 1, out.data<float>()});
   job.checkCancelled();
   return out;
 }
@@ -55,25 +57,26 @@ Tensor columnSums(const Tensor& m) {
   return out;
 }
 
-/// One sweep over `rows`, in place in `out`.
-void sweep(Job& job, const Csr& rows, const std::vector<float>& reg, const Tensor& fixed, int32_t passes,
-           const NmfOptions& o, const Tensor& out) {
+/// One sweep over `rows`, in place in `out`; on the device where they lie.
+void sweep(Job& job, const Csr& rows, const Tensor& reg, const Tensor& fixed, int32_t passes, const NmfOptions& o,
+           const Tensor& out) {
   const bool all = o.over == NmfCells::all;
   const Tensor gram = all && o.objective == NmfLoss::frobenius ? gramOf(job, fixed) : Tensor();
-  const Tensor sums = all && o.objective == NmfLoss::kl ? columnSums(fixed) : Tensor();
+  const Tensor sums =
+      all && o.objective == NmfLoss::kl ? copyTo(columnSums(copyTo(fixed, {})), out.device()) : Tensor();
   const NmfArgs args{.rows = rows.view(),
                      .fixed = view(fixed),
                      .gram = gram.buffer ? gram.data<float>() : nullptr,
                      .sums = sums.buffer ? sums.data<float>() : nullptr,
-                     .reg = reg.data(),
+                     .reg = reg.data<float>(),
                      .loss = o.objective,
                      .passes = passes,
                      .out = out.data<float>()};
-  run(cpuBackend(), &Backend::nmf, "nmf", job.exec(), args);
+  run(out.device(), &Backend::nmf, "nmf", job.exec(), args);
   job.checkCancelled();
 }
 
-double penalty(const Tensor& factors, const std::vector<float>& reg) {
+double penalty(const Tensor& factors, const Tensor& reg) {
   double sum = 0;
   for (int64_t r = 0; r < factors.rows(); ++r) {
     double squares = 0;
@@ -81,7 +84,7 @@ double penalty(const Tensor& factors, const std::vector<float>& reg) {
       const double x = static_cast<double>(factors.data<float>()[r * factors.cols() + k]);
       squares += x * x;
     }
-    sum += 0.5 * squares * static_cast<double>(reg[r]);
+    sum += 0.5 * squares * static_cast<double>(reg.data<float>()[r]);
   }
   return sum;
 }
@@ -167,6 +170,7 @@ namespace ops {
 NmfFactors nmfFit(Job& job, Csr users, Csr items, std::optional<Tensor> userFactors, std::optional<Tensor> itemFactors,
                   NmfOptions o) {
   checkOptions(o);
+  const Device device = deviceNamed(o.device.value_or("cpu"));
   checkRows(job, users, "users");
   checkRows(job, items, "items");
   require(items.rows() == users.cols && items.cols == users.rows() && items.nnz() == users.nnz(), ErrorCode::shape,
@@ -177,12 +181,20 @@ NmfFactors nmfFit(Job& job, Csr users, Csr items, std::optional<Tensor> userFact
   NmfFactors out{started(userFactors, "userFactors", users.rows(), o, scale, userKeys),
                  started(itemFactors, "itemFactors", items.rows(), o, scale, 0),
                  {}};
-  const std::vector<float> userReg = lambdas(users, o), itemReg = lambdas(items, o);
+  const Tensor userReg = lambdas(users, o), itemReg = lambdas(items, o);
+  // Where the sweeps read and write them.
+  const Csr byUser = copyTo(users, device), byItem = copyTo(items, device);
+  const Tensor userLambdas = copyTo(userReg, device), itemLambdas = copyTo(itemReg, device);
+  const Tensor w = copyTo(out.userFactors, device), h = copyTo(out.itemFactors, device);
   Progress progress{0, static_cast<double>(o.iterations), std::nan("")};
   job.progress(progress);
   for (int64_t iteration = 0; iteration < o.iterations; ++iteration) {
-    sweep(job, items, itemReg, out.userFactors, 1, o, out.itemFactors);
-    sweep(job, users, userReg, out.itemFactors, 1, o, out.userFactors);
+    sweep(job, byItem, itemLambdas, w, 1, o, h);
+    sweep(job, byUser, userLambdas, h, 1, o, w);
+    if (o.computeLoss || iteration + 1 == o.iterations) {
+      out.userFactors = copyTo(w, {});
+      out.itemFactors = copyTo(h, {});
+    }
     if (o.computeLoss) {
       progress.loss = lossOf(job, users, out.userFactors, out.itemFactors, o) + penalty(out.userFactors, userReg) +
                       penalty(out.itemFactors, itemReg);

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "backend/nmf_args.h"
@@ -30,8 +31,9 @@ struct NmfOptions {
   int64_t iterations = 50;
   int64_t seed = 42;
   bool computeLoss = false;
+  std::optional<std::string> device;  // where a fit computes; the CPU unless given
 };
-TOPKNOT_FIELDS(NmfOptions, factors, objective, over, regularization, perEntry, iterations, seed, computeLoss)
+TOPKNOT_FIELDS(NmfOptions, factors, objective, over, regularization, perEntry, iterations, seed, computeLoss, device)
 
 struct NmfFactors {
   Tensor userFactors, itemFactors;  // [users, factors], [items, factors]

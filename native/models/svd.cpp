@@ -6,6 +6,7 @@
 
 #include "backend/registry.h"
 #include "core/random.h"
+#include "models/placed.h"
 #include "ops/ops.h"
 
 namespace topknot {
@@ -26,16 +27,21 @@ Columns all(const Tensor& t) { return {t.data<float>(), t.rows(), t.cols(), t.co
 /// The spaces of one iteration: a basis on the side that is iterated on, and its image under the matrix.
 class BlockKrylov {
  public:
-  /// `a` [m, n] with n <= m, and its transpose.
-  BlockKrylov(Job& job, const Csr& a, const Csr& at, const SvdOptions& o)
+  /// `a` [m, n] with n <= m, and its transpose. Products are computed on `device`, eigenproblems on the host.
+  BlockKrylov(Job& job, Device device, const Csr& a, const Csr& at, const SvdOptions& o)
       : job_(job),
-        a_(a),
-        at_(at),
+        device_(device),
+        a_(copyTo(a, device)),
+        at_(copyTo(at, device)),
         k_(o.k),
         block_(std::min(o.k + o.oversampling, a.cols)),
         depth_(depthOf(block_, a.cols)),
-        basis_(Tensor::host<float>({a.cols, block_ * (depth_ + 1)})),
-        image_(Tensor::host<float>({a.rows(), block_ * (depth_ + 1)})) {}
+        basis_(empty<float>(device, {a.cols, block_ * (depth_ + 1)})),
+        image_(empty<float>(device, {a.rows(), block_ * (depth_ + 1)})),
+        one_(Tensor::host<float>({1})) {
+    one_.data<float>()[0] = 1;
+    one_ = copyTo(one_, device);
+  }
 
   int64_t block() const { return block_; }
   int64_t depth() const { return depth_; }
@@ -44,8 +50,18 @@ class BlockKrylov {
   Columns directions() const { return all(basis_).part(0, block_); }
   Columns images() const { return all(image_).part(0, block_); }
 
+  /// A copy of some columns.
+  Tensor copyOf(const Columns& x) const {
+    const Tensor out = empty<float>(device_, {x.rows, x.cols});
+    BinaryArgs args{Binary::multiply, x.data, one_.data<float>(), 2, {x.rows, x.cols}, {x.stride, 1}, {}, {}};
+    args.out = out.data<float>();
+    run(device_, &Backend::binary, "binary", job_.exec(), args);
+    return out;
+  }
+
   void start(const std::optional<Tensor>& from, int64_t seed) {
-    const Columns x = directions();
+    const Tensor first = Tensor::host<float>({a_.cols, block_});
+    const Columns x = all(first);
     const int64_t given = from ? std::min(from->cols(), block_) : 0;
     parallelFor(x.rows, 256, job_.exec(), [&](int64_t begin, int64_t end, int) {
       for (int64_t r = begin; r < end; ++r) {
@@ -56,8 +72,9 @@ class BlockKrylov {
         }
       }
     });
-    for (int pass = 0; pass < 2; ++pass) orthonormalize(x, {});
-    multiply(a_, x, images());
+    orthonormalize(copyTo(first, device_), {}, directions());
+    orthonormalize(copyOf(directions()), {}, directions());
+    multiply(a_, directions(), images());
   }
 
   /// Grows the space from the directions, unless the residuals of the first k are small enough: they are returned
@@ -65,14 +82,15 @@ class BlockKrylov {
   double grow(double tolerance) {
     double residual = 0;
     for (int64_t t = 0; t < depth_; ++t) {
-      const Columns next = all(basis_).part((t + 1) * block_, block_);
-      multiply(at_, all(image_).part(t * block_, block_), next);
-      if (t == 0 && (residual = residualOf(next)) <= tolerance) break;
-      const std::vector<double> before = norms(next);
-      for (int pass = 0; pass < 2; ++pass) {
-        project(next, all(basis_).part(0, (t + 1) * block_));
-        orthonormalize(next, pass == 0 ? before : std::vector<double>());
-      }
+      const Tensor grown = empty<float>(device_, {a_.cols, block_});
+      multiply(at_, all(image_).part(t * block_, block_), all(grown));
+      if (t == 0 && (residual = residualOf(grown)) <= tolerance) break;
+      const std::vector<double> before = norms(all(grown));
+      const Columns basis = all(basis_).part(0, (t + 1) * block_), next = all(basis_).part((t + 1) * block_, block_);
+      project(all(grown), basis);
+      orthonormalize(grown, before, next);
+      project(next, basis);
+      orthonormalize(copyOf(next), {}, next);
       multiply(a_, next, all(image_).part((t + 1) * block_, block_));
       ++products_;
       job_.checkCancelled();
@@ -83,18 +101,16 @@ class BlockKrylov {
   /// The best directions of the space become the next block.
   void restart() {
     const int64_t size = basis_.cols();
-    const Tensor gram = Tensor::host<float>({size, size});
-    run(cpuBackend(), &Backend::gram, "gram", job_.exec(),
+    const Tensor gram = empty<float>(device_, {size, size});
+    run(device_, &Backend::gram, "gram", job_.exec(),
         GramArgs{{image_.data<float>(), image_.rows(), size}, 1, gram.data<float>()});
     job_.checkCancelled();
-    const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> ritz(
-        Eigen::Map<const MatrixF>(gram.data<float>(), size, size).cast<double>());
-    const Tensor best = Tensor::host<float>({size, block_});
-    Eigen::Map<MatrixF>(best.data<float>(), size, block_) =
-        ritz.eigenvectors().rightCols(block_).rowwise().reverse().cast<float>();
-    const Columns x = replaced(basis_, best);
-    straighten(x);
-    multiply(a_, x, images());
+    const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> ritz(onHost(gram));
+    const Tensor best = empty<float>(device_, {a_.cols, block_});
+    multiply(all(basis_), false, all(placed(ritz.eigenvectors().rightCols(block_).rowwise().reverse())), 1, 0,
+             all(best));
+    straighten(best, directions());
+    multiply(a_, directions(), images());
     job_.checkCancelled();
   }
 
@@ -105,13 +121,13 @@ class BlockKrylov {
   }
 
   void multiply(const Csr& m, const Columns& x, const Columns& out) {
-    run(cpuBackend(), &Backend::spmm, "spmm", job_.exec(),
+    run(device_, &Backend::spmm, "spmm", job_.exec(),
         SpmmArgs{m.view(), nullptr, m.rows(), x.data, x.stride, x.cols, out.data, out.stride});
   }
 
   /// c = alpha op(a) b + beta c
   void multiply(const Columns& a, bool transposed, const Columns& b, float alpha, float beta, const Columns& c) {
-    run(cpuBackend(), &Backend::matmul, "matmul", job_.exec(),
+    run(device_, &Backend::matmul, "matmul", job_.exec(),
         MatmulArgs{.m = c.rows,
                    .n = c.cols,
                    .k = b.rows,
@@ -123,33 +139,28 @@ class BlockKrylov {
                    .beta = beta});
   }
 
-  /// The first block of `m` becomes m · factor.
-  Columns replaced(const Tensor& m, const Tensor& factor) {
-    const Tensor product = Tensor::host<float>({m.rows(), factor.cols()});
-    multiply(all(m), false, all(factor), 1, 0, all(product));
-    const Columns out = all(m).part(0, factor.cols());
-    copy(product, out);
-    return out;
+  /// A small matrix, from the device and to it.
+  static Eigen::MatrixXd onHost(const Tensor& m) {
+    const Tensor host = copyTo(m, {});
+    return Eigen::Map<const MatrixF>(host.data<float>(), host.rows(), host.cols()).cast<double>();
   }
-
-  void copy(const Tensor& from, const Columns& to) {
-    parallelFor(to.rows, 1024, job_.exec(), [&](int64_t begin, int64_t end, int) {
-      for (int64_t r = begin; r < end; ++r)
-        std::copy_n(from.data<float>() + r * to.cols, to.cols, to.data + r * to.stride);
-    });
+  Tensor placed(const Eigen::MatrixXd& m) const {
+    const Tensor host = Tensor::host<float>({m.rows(), m.cols()});
+    Eigen::Map<MatrixF>(host.data<float>(), m.rows(), m.cols()) = m.cast<float>();
+    return copyTo(host, device_);
   }
 
   /// x -= v vᵀx
   void project(const Columns& x, const Columns& v) {
-    const Tensor c = Tensor::host<float>({v.cols, x.cols});
+    const Tensor c = empty<float>(device_, {v.cols, x.cols});
     multiply(v, true, x, 1, 0, all(c));
     multiply(v, false, all(c), -1, 1, x);
   }
 
   Eigen::MatrixXd gramOf(const Columns& x) {
-    const Tensor g = Tensor::host<float>({x.cols, x.cols});
+    const Tensor g = empty<float>(device_, {x.cols, x.cols});
     multiply(x, true, x, 1, 0, all(g));
-    return Eigen::Map<const MatrixF>(g.data<float>(), x.cols, x.cols).cast<double>();
+    return onHost(g);
   }
 
   std::vector<double> norms(const Columns& x) {
@@ -159,47 +170,38 @@ class BlockKrylov {
     return out;
   }
 
-  /// x becomes orthonormal: x D Q Λ^-½ with D xᵀx D = Q Λ Qᵀ (Stathopoulos, Wu, "A block orthogonalization procedure
+  /// out = x made orthonormal: x D Q Λ^-½ with D xᵀx D = Q Λ Qᵀ (Stathopoulos, Wu, "A block orthogonalization procedure
   /// with constant synchronization requirements", 2002). What is no more than rounding, of itself or of the lengths
   /// `before` something was subtracted, becomes zero: a space that is exhausted gets no noise.
-  void orthonormalize(const Columns& x, const std::vector<double>& before) {
-    const Eigen::MatrixXd gram = gramOf(x);
-    Eigen::VectorXd scale = Eigen::VectorXd::Zero(x.cols);
-    for (int64_t c = 0; c < x.cols; ++c) {
+  void orthonormalize(const Tensor& x, const std::vector<double>& before, const Columns& out) {
+    const Eigen::MatrixXd gram = gramOf(all(x));
+    Eigen::VectorXd scale = Eigen::VectorXd::Zero(x.cols());
+    for (int64_t c = 0; c < x.cols(); ++c) {
       const double length = std::sqrt(std::max(0.0, gram(c, c)));
       if (length > 0 && (before.empty() || length > 1e-5 * before[c])) scale[c] = 1 / length;
     }
     const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(scale.asDiagonal() * gram * scale.asDiagonal());
-    const double largest = eigen.eigenvalues()[x.cols - 1];
-    Eigen::VectorXd inverse = Eigen::VectorXd::Zero(x.cols);
-    for (int64_t c = 0; c < x.cols; ++c) {
+    const double largest = eigen.eigenvalues()[x.cols() - 1];
+    Eigen::VectorXd inverse = Eigen::VectorXd::Zero(x.cols());
+    for (int64_t c = 0; c < x.cols(); ++c) {
       if (eigen.eigenvalues()[c] > 1e-6 * largest) inverse[c] = 1 / std::sqrt(eigen.eigenvalues()[c]);
     }
-    const Tensor factor = Tensor::host<float>({x.cols, x.cols});
-    Eigen::Map<MatrixF>(factor.data<float>(), x.cols, x.cols) =
-        (scale.asDiagonal() * eigen.eigenvectors() * inverse.asDiagonal()).cast<float>();
-    transform(x, factor);
+    const Tensor factor = placed(scale.asDiagonal() * eigen.eigenvectors() * inverse.asDiagonal());
+    multiply(all(x), false, all(factor), 1, 0, out);
   }
 
-  /// x (1.5 I - 0.5 xᵀx): what rounding has left of x's distance from orthonormal is squared, and its columns stay
-  /// apart.
-  void straighten(const Columns& x) {
-    const Tensor factor = Tensor::host<float>({x.cols, x.cols});
-    Eigen::Map<MatrixF>(factor.data<float>(), x.cols, x.cols) =
-        (1.5 * Eigen::MatrixXd::Identity(x.cols, x.cols) - 0.5 * gramOf(x)).cast<float>();
-    transform(x, factor);
-  }
-
-  void transform(const Columns& x, const Tensor& factor) {
-    const Tensor product = Tensor::host<float>({x.rows, x.cols});
-    multiply(x, false, all(factor), 1, 0, all(product));
-    copy(product, x);
+  /// out = x (1.5 I - 0.5 xᵀx): what rounding has left of x's distance from orthonormal is squared, and its columns
+  /// stay apart.
+  void straighten(const Tensor& x, const Columns& out) {
+    const Tensor factor = placed(1.5 * Eigen::MatrixXd::Identity(x.cols(), x.cols()) - 0.5 * gramOf(all(x)));
+    multiply(all(x), false, all(factor), 1, 0, out);
   }
 
   /// The largest |AᵀA x - θ x| / θ₁ of the first k directions, `product` being AᵀA x and θ = |A x|².
-  double residualOf(const Columns& product) {
+  double residualOf(const Tensor& products) {
     const std::vector<double> sigma = norms(images());
-    const Columns x = directions();
+    const Tensor hostProducts = copyTo(products, {}), hostDirections = copyTo(copyOf(directions()), {});
+    const Columns product = all(hostProducts), x = all(hostDirections);
     std::vector<double> squares(static_cast<size_t>(k_));
     for (int64_t r = 0; r < x.rows; ++r) {
       for (int64_t c = 0; c < std::min(k_, x.cols); ++c) {
@@ -214,9 +216,10 @@ class BlockKrylov {
   }
 
   Job& job_;
-  const Csr &a_, &at_;
+  Device device_;
+  Csr a_, at_;
   int64_t k_, block_, depth_, products_ = 0;
-  Tensor basis_, image_;
+  Tensor basis_, image_, one_;
 };
 
 /// The first k directions x and their images A x, as v, s and u. `signs`: the one whose largest elements are positive.
@@ -289,6 +292,7 @@ namespace ops {
 Svd truncatedSvd(Job& job, Csr matrix, std::optional<Tensor> start, SvdOptions o) {
   csrValidate(job, matrix);
   checkOptions(o);
+  const Device device = deviceNamed(o.device.value_or("cpu"));
   require(matrix.rows() > 0 && matrix.cols > 0, ErrorCode::shape,
           "matrix: expected at least one row and one column but received [", matrix.rows(), ", ", matrix.cols, "]");
   if (start) {
@@ -309,7 +313,7 @@ Svd truncatedSvd(Job& job, Csr matrix, std::optional<Tensor> start, SvdOptions o
                  image.data<float>(), start->cols()});
     start = image;
   }
-  BlockKrylov space(job, a, at, o);
+  BlockKrylov space(job, device, a, at, o);
   space.start(start, o.seed);
   double residual = 1, least = 1;
   int idle = 0;  // cycles in a row without progress: what is left is rounding
@@ -324,7 +328,8 @@ Svd truncatedSvd(Job& job, Csr matrix, std::optional<Tensor> start, SvdOptions o
     space.restart();
   }
   job.progress({total, total, std::nan("")});
-  const Columns x = space.directions(), ax = space.images();
+  const Tensor found = copyTo(space.copyOf(space.directions()), {}), images = copyTo(space.copyOf(space.images()), {});
+  const Columns x = all(found), ax = all(images);
   Svd out = decomposed(x, ax, swapped ? ax : x, o.k);
   if (swapped) std::swap(out.u, out.v);
   require(std::isfinite(residual), ErrorCode::value, "matrix: its singular values could not be found in float32");

@@ -8,6 +8,7 @@
 #pragma once
 #include <cstdint>
 #include <optional>
+#include <string>
 
 #include "core/csr.h"
 #include "core/fields.h"
@@ -21,8 +22,9 @@ struct SvdOptions {
   double tolerance = 1e-6;
   int64_t maxCycles = 50;
   int64_t seed = 42;
+  std::optional<std::string> device;  // where products are computed; the CPU unless given
 };
-TOPKNOT_FIELDS(SvdOptions, k, oversampling, tolerance, maxCycles, seed)
+TOPKNOT_FIELDS(SvdOptions, k, oversampling, tolerance, maxCycles, seed, device)
 
 /// matrix ≈ u diag(s) vᵀ. The largest element of each v, by magnitude, is positive. Beyond the rank s is 0, and so are
 /// the vectors.

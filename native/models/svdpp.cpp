@@ -8,6 +8,7 @@
 #include "backend/registry.h"
 #include "core/random.h"
 #include "models/factors.h"
+#include "models/placed.h"
 
 namespace topknot {
 namespace {
@@ -23,6 +24,16 @@ struct Batch {
   std::vector<int32_t> users;
   std::vector<int64_t> starts, runs;
   std::vector<SvdppEntry> entries;
+};
+
+/// A batch where the kernel reads it.
+struct PlacedBatch {
+  Placed<int32_t> users;
+  Placed<int64_t> starts, runs;
+  Placed<SvdppEntry> entries;
+
+  PlacedBatch(Batch& b, Device device)
+      : users(b.users, device), starts(b.starts, device), runs(b.runs, device), entries(b.entries, device) {}
 };
 
 std::vector<Batch> makeBatches(Job& job, const CsrView& v, int64_t seed) {
@@ -128,6 +139,7 @@ Tensor svdppFold(Job& job, Csr rows, Tensor itemRows, Tensor implicit, double me
 SvdppRows svdppFit(Job& job, Csr users, Csr items, std::optional<Tensor> userRows, std::optional<Tensor> itemRows,
                    std::optional<Tensor> implicit, SvdppOptions o) {
   checkOptions(o);
+  const Device device = deviceNamed(o.device.value_or("cpu"));
   checkBothWays(job, users, items);
   require(users.nnz() > 0, ErrorCode::value, "users: expected at least one rating");
   if (userRows) checkFactors(*userRows, "userRows", users.rows(), o.factors + 2);
@@ -143,15 +155,22 @@ SvdppRows svdppFit(Job& job, Csr users, Csr items, std::optional<Tensor> userRow
   for (int64_t i = 0; implicit && i < items.rows(); ++i) {
     std::copy_n(implicit->data<float>() + i * f, f, y.data<float>() + i * stride);
   }
-  const Csr ratings = centred(users, out.mean);
-  const std::vector<Batch> batches = makeBatches(job, ratings.view(), o.seed);
+  const Csr centredUsers = centred(users, out.mean), ratings = copyTo(centredUsers, device);
+  std::vector<Batch> batches = makeBatches(job, centredUsers.view(), o.seed);
+  std::vector<PlacedBatch> placedBatches;
   size_t largest = 0;
-  for (const Batch& b : batches) largest = std::max(largest, b.entries.size());
-  const Tensor z = Tensor::host<float>({batchUsers, stride}), sums = Tensor::host<float>({batchUsers, stride});
-  std::vector<float> errors(largest);
-  std::vector<double> squares(batchUsers);
+  for (Batch& b : batches) {
+    placedBatches.emplace_back(b, device);
+    largest = std::max(largest, b.entries.size());
+  }
+  const Tensor z = empty<float>(device, {batchUsers, stride}), sums = empty<float>(device, {batchUsers, stride});
+  const Tensor errors = empty<float>(device, {static_cast<int64_t>(largest)});
+  std::vector<double> squares(batches.size() * batchUsers);  // of the users of each batch
+  const Placed<float> placedP(p, device), placedQ(q, device), placedY(y, device);
+  const Placed<double> placedSquares(squares, device);
 
   const auto finish = [&] {
+    for (const Placed<float>* rows : {&placedP, &placedQ, &placedY}) rows->fetch();
     out.users = modelRows(job, p, f, RatingSide::users, out.mean);
     out.items = modelRows(job, q, f, RatingSide::items, out.mean);
     out.implicit = Tensor::host<float>({items.rows(), f});
@@ -187,14 +206,20 @@ SvdppRows svdppFit(Job& job, Csr users, Csr items, std::optional<Tensor> userRow
     double sum = 0;
     for (const int32_t b : order) {
       const Batch& batch = batches[static_cast<size_t>(b)];
-      const int64_t count = static_cast<int64_t>(batch.users.size());
-      run(p.device(), &Backend::svdpp, "svdpp", job.exec(),
-          SvdppArgs{ratings.view(), batch.users.data(), count, batch.starts.data(), batch.entries.data(),
-                    batch.runs.data(), static_cast<int64_t>(batch.runs.size()) - 1, p.data<float>(), q.data<float>(),
-                    y.data<float>(), f, stride, static_cast<float>(rate), static_cast<float>(o.regularization),
-                    z.data<float>(), sums.data<float>(), errors.data(), squares.data()});
+      const PlacedBatch& placed = placedBatches[static_cast<size_t>(b)];
+      run(device, &Backend::svdpp, "svdpp", job.exec(),
+          SvdppArgs{ratings.view(), placed.users.data(), static_cast<int64_t>(batch.users.size()), placed.starts.data(),
+                    placed.entries.data(), placed.runs.data(), static_cast<int64_t>(batch.runs.size()) - 1,
+                    placedP.data(), placedQ.data(), placedY.data(), f, stride, static_cast<float>(rate),
+                    static_cast<float>(o.regularization), z.data<float>(), sums.data<float>(), errors.data<float>(),
+                    placedSquares.data() + b * batchUsers});
       job.checkCancelled();
-      for (int64_t at = 0; at < count; ++at) sum += squares[static_cast<size_t>(at)];
+    }
+    placedSquares.fetch();
+    for (const int32_t b : order) {
+      for (size_t at = 0; at < batches[static_cast<size_t>(b)].users.size(); ++at) {
+        sum += squares[static_cast<size_t>(b * batchUsers) + at];
+      }
     }
     require(std::isfinite(sum), ErrorCode::value, "SVDpp: the fit has diverged in epoch ", epoch + 1,
             ": use a smaller learningRate (it is ", o.learningRate, ") or a larger regularization");

@@ -4,6 +4,9 @@
 // meets the neighborhood: a multifaceted collaborative filtering model", KDD 2008, whose λ counts y_j once for each
 // rating of each user of j; here it is once for each rating of j, as for q_j.
 #pragma once
+#include <optional>
+#include <string>
+
 #include "models/ratings.h"
 
 namespace topknot {
@@ -17,9 +20,10 @@ struct SvdppOptions {
   double initStd = 0.1;
   int64_t seed = 42;
   bool computeLoss = false;
+  std::optional<std::string> device;  // where a fit computes; the CPU unless given
 };
 TOPKNOT_FIELDS(SvdppOptions, factors, iterations, learningRate, learningRateDecay, regularization, initStd, seed,
-               computeLoss)
+               computeLoss, device)
 
 struct SvdppRows {
   Tensor users, items;  // rows of a model (models/ratings.h); the users' without the y_j

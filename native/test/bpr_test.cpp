@@ -141,7 +141,7 @@ TEST(popularDrawsFollowTheCounts) {
   std::vector<double> seen(50, 0), expected(50, 0);
   Random random(5, 0);
   const OwnItems own(all, nobody);
-  for (int n = 0; n < draws; ++n) ++seen[drawNegative(own, schedule.positiveItems(), users.nnz(), random)];
+  for (int n = 0; n < draws; ++n) ++seen[drawNegative(own, schedule.positiveItems().data(), users.nnz(), random)];
   for (const int32_t item : users.indices.span<int32_t>()) {
     expected[item] += static_cast<double>(draws) / static_cast<double>(users.nnz());
   }
@@ -163,7 +163,7 @@ TEST(drawsFromBlocksAreUniformOverManyEpochs) {
       for (int64_t p = task.begin; p < task.end; ++p) {
         const int32_t u = schedule.positiveUsers()[p];
         const OwnItems own(all, u);
-        ++seen[drawNegative(own, schedule.items() + task.poolBegin, task.poolEnd - task.poolBegin, random)];
+        ++seen[drawNegative(own, schedule.items().data() + task.poolBegin, task.poolEnd - task.poolBegin, random)];
         // What is expected of a draw from this block; over the epochs it must even out over all that is not own.
         const CsrView v = users.view();
         const double chance = 1.0 / static_cast<double>(80 - (v.indptr[u + 1] - v.indptr[u]));

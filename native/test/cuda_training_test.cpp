@@ -86,10 +86,10 @@ struct BprResult {
 BprResult runBpr(const Backend& backend, const Exec& exec, const Problem& p, const BprCase& c) {
   BprSchedule schedule(p.csr(), c.parts, 5);
   schedule.deal(Exec{}, 1);
-  const auto copy = [](const int32_t* data, size_t count) { return std::vector<int32_t>(data, data + count); };
-  const std::vector<int32_t> positiveUsers = copy(schedule.positiveUsers(), p.indices.size());
-  const std::vector<int32_t> positiveItems = copy(schedule.positiveItems(), p.indices.size());
-  const std::vector<int32_t> items = copy(schedule.items(), static_cast<size_t>(p.items));
+  const auto copy = [](std::span<const int32_t> data) { return std::vector<int32_t>(data.begin(), data.end()); };
+  const std::vector<int32_t> positiveUsers = copy(schedule.positiveUsers());
+  const std::vector<int32_t> positiveItems = copy(schedule.positiveItems());
+  const std::vector<int32_t> items = copy(schedule.items());
   BprResult r{p.userFactors, p.itemFactors, p.itemBiases, {}, {}};
   Placed memory(backend, exec);
   BprArgs args{};

@@ -1,0 +1,88 @@
+// Fits on the emulated GPU, against the CPU. The kernels' own tests are native/test/cuda_*_test.cpp.
+import { describe, expect, it } from 'vitest';
+import * as topknot from '../../lib/index.js';
+import { Interactions, memory } from '../../lib/index.js';
+import { triplets } from '../models/suite.js';
+
+type Options = Record<string, unknown>;
+interface Fitting {
+  fit(data: Interactions, options: Options): Promise<unknown>;
+  topKRows(users: Int32Array, k: number): Promise<{ scores: Float32Array }>;
+  readonly loss?: readonly number[];
+}
+
+const data = Interactions.from(triplets(23, 17));
+const make = (model: string, options: Options): Fitting =>
+  // biome-ignore lint/suspicious/noExplicitAny: the model's own constructor checks its options
+  new (topknot as any)[model](options);
+const ranked = async (model: Fitting) => {
+  const users = Int32Array.from({ length: 23 }, (_, u) => u);
+  return [...(await model.topKRows(users, 5)).scores];
+};
+
+/** A model, its options, and how far scores may lie from the CPU's, as a share of the largest. */
+const fits: [string, Options, number][] = [
+  ['BPR', { factors: 5, iterations: 4, learningRate: 0.1, computeLoss: true }, 1e-4],
+  ['BPR', { factors: 20, iterations: 2, negativeSampling: 'hard', biases: true }, 1e-4],
+  ['BPR', { factors: 20, iterations: 2, negativeSampling: 'popularity' }, 1e-4],
+  ['PureSVD', { factors: 3 }, 1e-4],
+  ['NMF', { factors: 4, iterations: 3, computeLoss: true }, 1e-3],
+  ['NMF', { factors: 4, iterations: 3, objective: 'kl', computeLoss: true }, 1e-3],
+  ['NMF', { factors: 4, iterations: 2, over: 'observed' }, 1e-3],
+  ['LogisticMF', { factors: 6, iterations: 3 }, 1e-3],
+  ['BiasedMF', { factors: 6, iterations: 3, computeLoss: true }, 1e-4],
+  ['SVDpp', { factors: 6, iterations: 3, computeLoss: true }, 1e-4],
+];
+
+describe.each(fits)('%s %j', (name, options, tolerance) => {
+  it('learns on a GPU what it learns on the CPU', async () => {
+    const cpu = make(name, options);
+    const gpu = make(name, options);
+    await cpu.fit(data, { device: 'cpu' });
+    const before = memory().cudaBuffers;
+    await gpu.fit(data, { device: 'cuda:1' });
+    expect(memory().cudaBuffers).toBe(before);
+    const exact = await ranked(cpu);
+    const size = Math.max(...exact.map(Math.abs));
+    expect(size).toBeGreaterThan(0);
+    for (const [i, score] of (await ranked(gpu)).entries())
+      expect(Math.abs(score - exact[i]!)).toBeLessThanOrEqual(tolerance * size);
+    if (!options.computeLoss) return;
+    expect(gpu.loss!.length).toBe(cpu.loss!.length);
+    for (const [i, loss] of gpu.loss!.entries()) expect(loss / cpu.loss![i]! - 1).toBeCloseTo(0, 4);
+  });
+
+  it('starts from a fit of the other device', async () => {
+    const model = make(name, options);
+    await model.fit(data, { device: 'cuda' });
+    await model.fit(data, { warmStart: true, device: 'cpu' });
+    await model.fit(data, { warmStart: true, device: 'cuda' });
+    for (const score of await ranked(model)) expect(score).not.toBeNaN();
+  });
+});
+
+describe('option device', () => {
+  const others = ['Popularity', 'Random', 'ItemKNN', 'UserKNN', 'EASE'].filter((m) => !fits.some(([f]) => f === m));
+  it.each(others)('%s fits on the CPU alone and says so', async (name) => {
+    const model = make(name, {});
+    await expect(model.fit(data, { device: 'cuda' })).rejects.toMatchObject({
+      code: 'ERR_DEVICE',
+      message: `device: ${name} fits on the CPU alone but received 'cuda:0': use device 'cpu'`,
+    });
+    await model.fit(data, { device: 'cpu' });
+  });
+
+  it('refuses a solver that the GPU lacks', async () => {
+    await expect(make('BiasedMF', { solver: 'als' }).fit(data, { device: 'cuda' })).rejects.toMatchObject({
+      code: 'ERR_DEVICE',
+      message: expect.stringContaining("solver 'als'"),
+    });
+  });
+
+  it('refuses devices that are not there', async () => {
+    const model = make('BPR', { iterations: 1 });
+    await expect(model.fit(data, { device: 'cuda:7' })).rejects.toMatchObject({ code: 'ERR_DEVICE' });
+    await expect(model.fit(data, { device: 'gpu' })).rejects.toMatchObject({ code: 'ERR_ARGUMENT' });
+    await expect(model.fit(data, { device: 3 })).rejects.toMatchObject({ code: 'ERR_ARGUMENT' });
+  });
+});

@@ -32,7 +32,7 @@ export type { History } from './models/history.js';
 export { ItemKNN, type ItemKNNOptions } from './models/item-knn.js';
 export type { NeighbourListOptions } from './models/item-weights-model.js';
 export { LogisticMF, type LogisticMfFitOptions, type LogisticMfOptions } from './models/logistic-mf.js';
-export type { FitOptions, Fittable, Recommendation, RecommendOptions, Visitor } from './models/model.js';
+export type { Fittable, Recommendation, RecommendOptions, Visitor } from './models/model.js';
 export type { NeighbourOptions } from './models/neighbour-options.js';
 export { NMF, type NmfFitOptions, type NmfOptions } from './models/nmf.js';
 export { Popularity, type PopularityOptions } from './models/popularity.js';

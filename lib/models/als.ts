@@ -9,7 +9,7 @@ import { AlsRows, gatherRows, growIds } from './als-rows.js';
 import { type Empty, expectInteractions, explainByHistory } from './explain.js';
 import { FactorModel, type FittedFactors } from './factor-model.js';
 import { type History, type HistoryRows, historyMatrix } from './history.js';
-import { checkedInteractions, type FitOptions, type Fittable, type Fitted, stats, type Visitor } from './model.js';
+import { checkedInteractions, type Fittable, type Fitted, stats, type Visitor } from './model.js';
 import { readModel, restored } from './persist.js';
 
 /** Options of ALS. Weights: w_ui = alpha · value of an observed cell, w0 = unobservedWeight for every cell. */
@@ -71,7 +71,7 @@ export interface AlsOptions {
   deviceMemory?: number;
 }
 
-export interface AlsFitOptions extends FitOptions {
+export interface AlsFitOptions extends JobOptions {
   /** Starts from the last fit: what it knew keeps its vector, by id; new rows start at zero. */
   warmStart?: boolean | undefined;
 }
@@ -138,7 +138,7 @@ export class ALS<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
    */
   fit(interactions: Fittable<U, I>, options: AlsFitOptions = {}): Promise<this> {
     return this.replace(async (previous) => {
-      knownOptions(options, ['warmStart', 'device', 'signal', 'onProgress']);
+      knownOptions(options, ['warmStart', 'signal', 'onProgress']);
       const { signal } = options;
       const data = await checkedInteractions(interactions, options);
       const factors = this.options.factors;

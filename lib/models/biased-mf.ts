@@ -4,7 +4,7 @@ import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
 import { tensor } from '../tensor.js';
 import { gatherRows } from './als-rows.js';
-import { checkedInteractions, type FitOptions, type Fittable } from './model.js';
+import { checkedInteractions, type Fittable } from './model.js';
 import { readModel, restored } from './persist.js';
 import { type FittedRatings, RatingModel, ratingState } from './rating-model.js';
 
@@ -34,7 +34,7 @@ export interface BiasedMFOptions {
   computeLoss?: boolean;
 }
 
-export interface RatingFitOptions extends FitOptions {
+export interface RatingFitOptions extends JobOptions {
   /** Starts from the last fit: what it knew keeps its vector and bias, by id; new rows start at zero. */
   warmStart?: boolean | undefined;
 }
@@ -81,8 +81,8 @@ export class BiasedMF<U extends Id = Id, I extends Id = Id> extends RatingModel<
    * model runs; ERR_NOT_FITTED for a warm start without a fit
    */
   fit(ratings: Fittable<U, I>, options: RatingFitOptions = {}): Promise<this> {
-    return this.replace(async (previous, device) => {
-      knownOptions(options, ['warmStart', 'device', 'signal', 'onProgress']);
+    return this.replace(async (previous) => {
+      knownOptions(options, ['warmStart', 'signal', 'onProgress']);
       const { signal } = options;
       const data = await checkedInteractions(ratings, options);
       const width = this.options.factors + 2;
@@ -91,7 +91,7 @@ export class BiasedMF<U extends Id = Id, I extends Id = Id> extends RatingModel<
       const items = start && (await gatherRows(start.items, start.scoringItems, data.items, width, signal));
       const byItem = await runJob('long', { signal }, (control) => native.csrTranspose(control, data.seen.handles));
       const found = await runJob('long', options, (control) =>
-        native.biasedMfFit(control, data.seen.handles, byItem, users, items, { ...this.options, device }),
+        native.biasedMfFit(control, data.seen.handles, byItem, users, items, this.options),
       );
       return ratingState(data, found, signal);
     }, options);
@@ -108,11 +108,6 @@ export class BiasedMF<U extends Id = Id, I extends Id = Id> extends RatingModel<
     const [mu] = await mean!.data();
     const rows = { users: user_rows!.handle, items: item_rows!.handle, mean: mu!, loss: [] };
     return model.replace(() => ratingState(file, rows, options.signal));
-  }
-
-  /** @internal */
-  protected override get fitsOnGpus(): boolean {
-    return true;
   }
 
   /** @internal */

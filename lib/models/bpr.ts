@@ -8,7 +8,7 @@ import { full, Tensor } from '../tensor.js';
 import { gatherRows } from './als-rows.js';
 import { FactorModel, type FittedFactors } from './factor-model.js';
 import { type History, type HistoryRows, historyMatrix } from './history.js';
-import { checkedInteractions, type FitOptions, type Fittable, type Fitted, stats } from './model.js';
+import { checkedInteractions, type Fittable, type Fitted, stats } from './model.js';
 import { readModel, restored } from './persist.js';
 
 /** Options of BPR. */
@@ -48,7 +48,7 @@ export interface BprOptions {
   computeLoss?: boolean;
 }
 
-export interface BprFitOptions extends FitOptions {
+export interface BprFitOptions extends JobOptions {
   /** Starts from the last fit: what it knew keeps its vector, by id; new rows start at random. */
   warmStart?: boolean | undefined;
 }
@@ -108,11 +108,11 @@ export class BPR<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
    * Learns from scratch, or from the last fit with `warmStart`. The model answers from its last fit until this one is
    * complete; an abort or a failure leaves that in place. `onProgress` counts epochs.
    * @throws ERR_VALUE for no interactions, a negative weight, or a learning rate with which the vectors grow beyond
-   * float32; ERR_DEVICE; ERR_BUSY while another fit of this model runs; ERR_NOT_FITTED for a warm start without a fit
+   * float32; ERR_BUSY while another fit of this model runs; ERR_NOT_FITTED for a warm start without a fit
    */
   fit(interactions: Fittable<U, I>, options: BprFitOptions = {}): Promise<this> {
-    return this.replace(async (previous, device) => {
-      knownOptions(options, ['warmStart', 'device', 'signal', 'onProgress']);
+    return this.replace(async (previous) => {
+      knownOptions(options, ['warmStart', 'signal', 'onProgress']);
       const { signal } = options;
       const data = await checkedInteractions(interactions, options);
       const { factors } = this.options;
@@ -128,7 +128,7 @@ export class BPR<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
           users,
           items,
           biases?.reshape([data.items.size]).handle,
-          { ...this.options, device },
+          this.options,
         ),
       );
       return this.#complete(
@@ -205,11 +205,6 @@ export class BPR<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
   #foldArguments({ seen, itemFactors, itemBiases }: FittedBpr<U, I>, history: HistoryRows) {
     const row = historyMatrix(history, itemFactors.shape[0]!);
     return [row, itemFactors.handle, itemBiases?.handle, seen.handles, this.options] as const;
-  }
-
-  /** @internal */
-  protected override get fitsOnGpus(): boolean {
-    return true;
   }
 
   /** @internal */

@@ -6,7 +6,7 @@ import { native } from '../native.js';
 import { Tensor } from '../tensor.js';
 import { ItemWeightsModel } from './item-weights-model.js';
 import type { FittedLinear, LinearWeights } from './linear-model.js';
-import { type CheckedInteractions, checkedInteractions, type FitOptions, type Fittable, stats } from './model.js';
+import { type CheckedInteractions, checkedInteractions, type Fittable, stats } from './model.js';
 import { matrixTensors, readModel, restored } from './persist.js';
 
 export interface EaseOptions {
@@ -59,9 +59,9 @@ export class EASE<U extends Id = Id, I extends Id = Id> extends ItemWeightsModel
    * @throws ERR_VALUE for no interactions, a negative weight, or a regularization too small for float32; ERR_MEMORY, at
    * once, where the weights do not fit; ERR_BUSY while another fit of this model runs
    */
-  fit(interactions: Fittable<U, I>, options: FitOptions = {}): Promise<this> {
+  fit(interactions: Fittable<U, I>, options: JobOptions = {}): Promise<this> {
     return this.replace(async () => {
-      knownOptions(options, ['device', 'signal', 'onProgress']);
+      knownOptions(options, ['signal', 'onProgress']);
       const data = await checkedInteractions(interactions, options);
       const { sparse, dense } = await runJob('long', options, (control) =>
         native.easeFit(control, data.seen.handles, this.options),

@@ -5,7 +5,7 @@ import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
 import { ItemWeightsModel } from './item-weights-model.js';
 import type { FittedLinear, LinearWeights } from './linear-model.js';
-import { type CheckedInteractions, checkedInteractions, type FitOptions, type Fittable, stats } from './model.js';
+import { type CheckedInteractions, checkedInteractions, type Fittable, stats } from './model.js';
 import { checkNeighbourOptions, type NeighbourOptions } from './neighbour-options.js';
 import { matrixTensors, readModel, restored } from './persist.js';
 
@@ -44,9 +44,9 @@ export class ItemKNN<U extends Id = Id, I extends Id = Id> extends ItemWeightsMo
    * Finds the neighbours of every item. `onProgress` counts items.
    * @throws ERR_VALUE for no interactions or a negative weight; ERR_BUSY while another fit of this model runs
    */
-  fit(interactions: Fittable<U, I>, options: FitOptions = {}): Promise<this> {
+  fit(interactions: Fittable<U, I>, options: JobOptions = {}): Promise<this> {
     return this.replace(async () => {
-      knownOptions(options, ['device', 'signal', 'onProgress']);
+      knownOptions(options, ['signal', 'onProgress']);
       const { signal } = options;
       const data = await checkedInteractions(interactions, options);
       const [byItem, index] = await runJob('long', { signal }, async (control) => {

@@ -7,7 +7,7 @@ import { full, Tensor } from '../tensor.js';
 import { gatherRows } from './als-rows.js';
 import { FactorModel, type FittedFactors } from './factor-model.js';
 import { type History, type HistoryRows, historyMatrix } from './history.js';
-import { checkedInteractions, type FitOptions, type Fittable, type Fitted } from './model.js';
+import { checkedInteractions, type Fittable, type Fitted } from './model.js';
 import { readModel, restored } from './persist.js';
 
 /** Options of LogisticMF. */
@@ -30,7 +30,7 @@ export interface LogisticMfOptions {
   seed?: number;
 }
 
-export interface LogisticMfFitOptions extends FitOptions {
+export interface LogisticMfFitOptions extends JobOptions {
   /** Starts from the last fit: what it knew keeps its vector and bias, by id; new rows start at random. */
   warmStart?: boolean | undefined;
 }
@@ -83,15 +83,15 @@ export class LogisticMF<U extends Id = Id, I extends Id = Id> extends FactorMode
    * float32; ERR_BUSY while another fit of this model runs; ERR_NOT_FITTED for a warm start without a fit
    */
   fit(interactions: Fittable<U, I>, options: LogisticMfFitOptions = {}): Promise<this> {
-    return this.replace(async (previous, device) => {
-      knownOptions(options, ['warmStart', 'device', 'signal', 'onProgress']);
+    return this.replace(async (previous) => {
+      knownOptions(options, ['warmStart', 'signal', 'onProgress']);
       const { signal } = options;
       const data = await checkedInteractions(interactions, options);
       const from = this.startOf(previous, options);
       const start = from && (await this.#start(from, data, signal));
       const byItem = await runJob('long', { signal }, (control) => native.csrTranspose(control, data.seen.handles));
       const found = await runJob('long', options, (control) =>
-        native.logisticMfFit(control, data.seen.handles, byItem, start, { ...this.options, device }),
+        native.logisticMfFit(control, data.seen.handles, byItem, start, this.options),
       );
       const learned = {
         userFactors: new Tensor<'float32'>(found.userFactors),
@@ -180,11 +180,6 @@ export class LogisticMF<U extends Id = Id, I extends Id = Id> extends FactorMode
   #foldArguments({ itemFactors, itemBiases }: FittedLogisticMf<U, I>, history: HistoryRows) {
     const row = historyMatrix(history, itemFactors.shape[0]!);
     return [row, itemFactors.handle, itemBiases.handle, this.options] as const;
-  }
-
-  /** @internal */
-  protected override get fitsOnGpus(): boolean {
-    return true;
   }
 
   /** @internal */

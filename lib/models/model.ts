@@ -2,7 +2,6 @@ import { boolean, checkK, knownOptions } from '../check.js';
 import { type CsrHandles, CsrMatrix } from '../csr.js';
 import { type Id, Ids } from '../data/ids.js';
 import { Interactions } from '../data/interactions.js';
-import { device } from '../device.js';
 import type { NumericArray } from '../dtype.js';
 import { expected, TopknotError } from '../errors.js';
 import { checkJob, type JobOptions, onlyJob, runJob } from '../job.js';
@@ -39,15 +38,6 @@ export interface RecommendOptions<I extends Id = Id> extends ItemFilter<I> {
   k?: number | undefined;
   /** Leaves out what the user has already interacted with; true unless given. */
   excludeSeen?: boolean | undefined;
-}
-
-/** Options of every `fit`. */
-export interface FitOptions extends JobOptions {
-  /**
-   * Where the fit computes: 'cpu' (unless given), 'cuda', 'cuda:1', 'auto', ..., as `device` takes them. The fitted model
-   * lies on the CPU wherever it was learned. A model whose fits need the CPU refuses a GPU with ERR_DEVICE.
-   */
-  device?: string | undefined;
 }
 
 /** What every fitted model holds. Never changed: a fit makes another one. @internal */
@@ -89,10 +79,6 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
   /** @internal For models of ratings: what an item of a history counts as when it has no weight. */
   protected unratedWeight(_state: S): number | undefined {
     return undefined;
-  }
-  /** @internal Whether a fit can compute on a GPU. */
-  protected get fitsOnGpus(): boolean {
-    return false;
   }
   /** @internal Throws where the model has nothing to say about a row. */
   protected expectKnown(_state: S, _side: 'user' | 'item', _row: number): void {}
@@ -249,21 +235,9 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
     return new Tensor<'float32'>((await runJob('query', options, (c) => fold(state, rows, c))) as Handle).data();
   }
 
-  /**
-   * @internal Builds a state, one at a time; it takes the place of the last one only when it is complete. `device` is
-   * the full name of the one that the options ask for.
-   */
-  protected async replace(
-    build: (previous: S | undefined, device: string) => Promise<S> | S,
-    options: FitOptions = {},
-  ): Promise<this> {
+  /** @internal Builds a state, one at a time; it takes the place of the last one only when it is complete. */
+  protected async replace(build: (previous: S | undefined) => Promise<S> | S, options: JobOptions = {}): Promise<this> {
     checkJob(options);
-    const where = options.device === undefined ? 'cpu' : device(options.device);
-    if (where !== 'cpu' && !this.fitsOnGpus)
-      throw new TopknotError(
-        'ERR_DEVICE',
-        `device: ${this.constructor.name} fits on the CPU alone but received '${where}': use device 'cpu'`,
-      );
     if (this.#busy)
       throw new TopknotError(
         'ERR_BUSY',
@@ -271,7 +245,7 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
       );
     this.#busy = true;
     try {
-      const fitted = await build(this.#fitted, where);
+      const fitted = await build(this.#fitted);
       options.signal?.throwIfAborted();
       this.#fitted = fitted;
     } finally {

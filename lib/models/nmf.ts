@@ -8,7 +8,7 @@ import { gatherRows } from './als-rows.js';
 import { type Empty, expectInteractions } from './explain.js';
 import { FactorModel, type FittedFactors } from './factor-model.js';
 import { type History, type HistoryRows, historyMatrix } from './history.js';
-import { checkedInteractions, type FitOptions, type Fittable, type Fitted, stats } from './model.js';
+import { checkedInteractions, type Fittable, type Fitted, stats } from './model.js';
 import { readModel, restored } from './persist.js';
 
 /** Options of NMF. With w_u and h_i the vectors, none of whose elements is negative, and x_ui the values: */
@@ -38,7 +38,7 @@ export interface NmfOptions {
   computeLoss?: boolean;
 }
 
-export interface NmfFitOptions extends FitOptions {
+export interface NmfFitOptions extends JobOptions {
   /** Starts from the last fit: what it knew keeps its vector, by id; new rows start at random. */
   warmStart?: boolean | undefined;
 }
@@ -74,8 +74,8 @@ export class NMF<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
    * ERR_NOT_FITTED for a warm start without a fit
    */
   fit(interactions: Fittable<U, I>, options: NmfFitOptions = {}): Promise<this> {
-    return this.replace(async (previous, device) => {
-      knownOptions(options, ['warmStart', 'device', 'signal', 'onProgress']);
+    return this.replace(async (previous) => {
+      knownOptions(options, ['warmStart', 'signal', 'onProgress']);
       const { signal } = options;
       const data = await checkedInteractions(interactions, options);
       const { factors } = this.options;
@@ -84,7 +84,7 @@ export class NMF<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
       const items = start && (await gatherRows(start.items, start.itemFactors, data.items, factors, signal));
       const byItem = await runJob('long', { signal }, (control) => native.csrTranspose(control, data.seen.handles));
       const found = await runJob('long', options, (control) =>
-        native.nmfFit(control, data.seen.handles, byItem, users, items, { ...this.#native(), device }),
+        native.nmfFit(control, data.seen.handles, byItem, users, items, this.#native()),
       );
       return complete(data, new Tensor(found.userFactors), new Tensor(found.itemFactors), found.loss, signal);
     }, options);
@@ -115,11 +115,6 @@ export class NMF<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
   #native() {
     const { regularizationForm, ...options } = this.options;
     return { ...options, perEntry: regularizationForm === 'perEntry' };
-  }
-
-  /** @internal */
-  protected override get fitsOnGpus(): boolean {
-    return true;
   }
 
   /** @internal */

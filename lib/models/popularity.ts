@@ -4,7 +4,7 @@ import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
 import { full, Tensor } from '../tensor.js';
 import { FactorModel, type FittedFactors } from './factor-model.js';
-import { checkedInteractions, type FitOptions, type Fittable } from './model.js';
+import { checkedInteractions, type Fittable } from './model.js';
 import { readModel, restored } from './persist.js';
 
 export interface PopularityOptions {
@@ -27,9 +27,9 @@ export class Popularity<U extends Id = Id, I extends Id = Id> extends FactorMode
   }
 
   /** Counts. @throws ERR_VALUE for no interactions or a negative weight; ERR_BUSY while another fit of this model runs */
-  fit(interactions: Fittable<U, I>, options: FitOptions = {}): Promise<this> {
+  fit(interactions: Fittable<U, I>, options: JobOptions = {}): Promise<this> {
     return this.replace(async () => {
-      knownOptions(options, ['device', 'signal', 'onProgress']);
+      knownOptions(options, ['signal', 'onProgress']);
       const data = await checkedInteractions(interactions, options);
       const sums = await runJob('long', options, (control) =>
         native.csrColumnSums(control, data.seen.handles, this.options.by === 'weights'),

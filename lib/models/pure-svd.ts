@@ -10,7 +10,7 @@ import { gatherRows } from './als-rows.js';
 import { type Empty, expectInteractions, explainByHistory } from './explain.js';
 import { FactorModel, type FittedFactors } from './factor-model.js';
 import { type History, type HistoryRows, historyMatrix } from './history.js';
-import { checkedInteractions, type FitOptions, type Fittable, type Fitted, stats, type Visitor } from './model.js';
+import { checkedInteractions, type Fittable, type Fitted, stats, type Visitor } from './model.js';
 import { readModel, restored } from './persist.js';
 
 export interface PureSVDOptions extends SvdOptions {
@@ -18,7 +18,7 @@ export interface PureSVDOptions extends SvdOptions {
   factors?: number;
 }
 
-export interface PureSVDFitOptions extends FitOptions {
+export interface PureSVDFitOptions extends JobOptions {
   /** Starts from the item vectors of the last fit, by id: fewer products where the data has changed little. */
   warmStart?: boolean | undefined;
 }
@@ -56,14 +56,14 @@ export class PureSVD<U extends Id = Id, I extends Id = Id> extends FactorModel<U
    * ERR_NOT_FITTED for a warm start without a fit
    */
   fit(interactions: Fittable<U, I>, options: PureSVDFitOptions = {}): Promise<this> {
-    return this.replace(async (previous, device) => {
-      knownOptions(options, ['warmStart', 'device', 'signal', 'onProgress']);
+    return this.replace(async (previous) => {
+      knownOptions(options, ['warmStart', 'signal', 'onProgress']);
       const { signal } = options;
       const { factors, ...svd } = this.options;
       const data = await checkedInteractions(interactions, options);
       const start = this.startOf(previous, options);
       const vectors = start && (await gatherRows(start.items, start.itemFactors, data.items, factors, signal));
-      const { u, s, v } = await decompose(data.seen, factors, vectors, { ...svd, device }, options);
+      const { u, s, v } = await decompose(data.seen, factors, vectors, svd, options);
       u.dispose();
       return this.#complete(data, v, s, signal);
     }, options);
@@ -135,11 +135,6 @@ export class PureSVD<U extends Id = Id, I extends Id = Id> extends FactorModel<U
       emptyUsers,
       emptyItems,
     };
-  }
-
-  /** @internal */
-  protected override get fitsOnGpus(): boolean {
-    return true;
   }
 
   /** @internal */

@@ -6,7 +6,7 @@ import { native } from '../native.js';
 import type { Control } from '../native-ops.js';
 import { nativeFilter } from '../ops/item-filter.js';
 import { Tensor } from '../tensor.js';
-import { checkedInteractions, type FitOptions, type Fittable, type Fitted, Model } from './model.js';
+import { checkedInteractions, type Fittable, type Fitted, Model } from './model.js';
 import { readModel, restored } from './persist.js';
 import type { RowFilter, TopKRows } from './recommender.js';
 
@@ -33,9 +33,9 @@ export class Random<U extends Id = Id, I extends Id = Id> extends Model<U, I, Fi
   }
 
   /** Learns who and what there is. @throws ERR_VALUE for no interactions or a negative weight; ERR_BUSY */
-  fit(interactions: Fittable<U, I>, options: FitOptions = {}): Promise<this> {
+  fit(interactions: Fittable<U, I>, options: JobOptions = {}): Promise<this> {
     return this.replace(async () => {
-      knownOptions(options, ['device', 'signal', 'onProgress']);
+      knownOptions(options, ['signal', 'onProgress']);
       const { users, items, seen } = await checkedInteractions(interactions, options);
       options.onProgress?.({ done: 1, total: 1 });
       return { users, items, seen };

@@ -74,8 +74,8 @@ export class SVDpp<U extends Id = Id, I extends Id = Id> extends RatingModel<U, 
    * model runs; ERR_NOT_FITTED for a warm start without a fit
    */
   fit(ratings: Fittable<U, I>, options: RatingFitOptions = {}): Promise<this> {
-    return this.replace(async (previous, device) => {
-      knownOptions(options, ['warmStart', 'device', 'signal', 'onProgress']);
+    return this.replace(async (previous) => {
+      knownOptions(options, ['warmStart', 'signal', 'onProgress']);
       const { signal } = options;
       const data = await checkedInteractions(ratings, options);
       const f = this.options.factors;
@@ -85,7 +85,7 @@ export class SVDpp<U extends Id = Id, I extends Id = Id> extends RatingModel<U, 
       const implicit = start && (await gatherRows(start.items, start.implicit, data.items, f, signal));
       const byItem = await runJob('long', { signal }, (control) => native.csrTranspose(control, data.seen.handles));
       const found = await runJob('long', options, (control) =>
-        native.svdppFit(control, data.seen.handles, byItem, users, items, implicit, { ...this.options, device }),
+        native.svdppFit(control, data.seen.handles, byItem, users, items, implicit, this.options),
       );
       return complete(data, found, signal);
     }, options);
@@ -102,11 +102,6 @@ export class SVDpp<U extends Id = Id, I extends Id = Id> extends RatingModel<U, 
     const [mu] = await mean!.data();
     const found = { users: user_rows!.handle, items: item_rows!.handle, implicit: implicit!.handle };
     return model.replace(() => complete(file, { ...found, mean: mu!, loss: [] }, options.signal));
-  }
-
-  /** @internal */
-  protected override get fitsOnGpus(): boolean {
-    return true;
   }
 
   /** @internal */

@@ -10,7 +10,7 @@ import { Tensor } from '../tensor.js';
 import { type HistoryRows, historyMatrix, historyRows } from './history.js';
 import type { NeighbourListOptions } from './item-weights-model.js';
 import { type FittedLinear, LinearModel, type LinearWeights } from './linear-model.js';
-import { type CheckedInteractions, checkedInteractions, type FitOptions, type Fittable, stats, type Visitor } from './model.js';
+import { type CheckedInteractions, checkedInteractions, type Fittable, stats, type Visitor } from './model.js';
 import { checkNeighbourOptions, type NeighbourOptions } from './neighbour-options.js';
 import { matrixTensors, readModel, restored } from './persist.js';
 
@@ -51,9 +51,9 @@ export class UserKNN<U extends Id = Id, I extends Id = Id> extends LinearModel<U
    * Finds the neighbours of every user. `onProgress` counts users.
    * @throws ERR_VALUE for no interactions or a negative weight; ERR_BUSY while another fit of this model runs
    */
-  fit(interactions: Fittable<U, I>, options: FitOptions = {}): Promise<this> {
+  fit(interactions: Fittable<U, I>, options: JobOptions = {}): Promise<this> {
     return this.replace(async () => {
-      knownOptions(options, ['device', 'signal', 'onProgress']);
+      knownOptions(options, ['signal', 'onProgress']);
       const data = await checkedInteractions(interactions, options);
       const index = await this.#index(data.seen, options.signal);
       const neighbours = await runJob('long', options, (control) =>

@@ -1,6 +1,5 @@
 import { finite, integer, knownOptions } from '../check.js';
 import { CsrMatrix } from '../csr.js';
-import { device } from '../device.js';
 import { expected } from '../errors.js';
 import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
@@ -49,7 +48,7 @@ export async function decompose(
   matrix: CsrMatrix,
   k: number,
   start: Handle | undefined,
-  options: Required<SvdOptions> & { device: string },
+  options: Required<SvdOptions>,
   job: JobOptions,
 ): Promise<TruncatedSvd> {
   const { u, s, v, residual } = await runJob('long', job, (control) =>
@@ -64,17 +63,14 @@ export async function decompose(
  * vectors zero; values below 1e-5 of the largest count as such.
  *
  * @example const { u, s, v } = await truncatedSvd(matrix, 64);
- * @param options.device where the products are computed, 'cpu' unless given; what comes of them lies on the CPU
- * @throws ERR_RANGE for k below 1 or above the matrix's smaller side; ERR_DEVICE; ERR_ARGUMENT
+ * @throws ERR_RANGE for k below 1 or above the matrix's smaller side; ERR_ARGUMENT
  */
 export async function truncatedSvd(
   matrix: CsrMatrix,
   k: number,
-  options: SvdOptions & JobOptions & { device?: string | undefined } = {},
+  options: SvdOptions & JobOptions = {},
 ): Promise<TruncatedSvd> {
   if (!(matrix instanceof CsrMatrix)) expected('matrix', 'a CsrMatrix', matrix);
-  knownOptions(options, ['oversampling', 'tolerance', 'maxCycles', 'seed', 'device', 'signal', 'onProgress']);
-  const rank = integer('k', k, 1, Math.min(...matrix.shape));
-  const where = device(options.device ?? 'cpu');
-  return decompose(matrix, rank, undefined, { ...checkSvdOptions(options), device: where }, options);
+  knownOptions(options, ['oversampling', 'tolerance', 'maxCycles', 'seed', 'signal', 'onProgress']);
+  return decompose(matrix, integer('k', k, 1, Math.min(...matrix.shape)), undefined, checkSvdOptions(options), options);
 }

@@ -57,11 +57,14 @@ void descend(Job& job, Device device, const Csr& users, const Csr& items, const 
   for (int64_t epoch = 0; epoch < o.iterations; ++epoch) {
     blocks.shuffle(job, o.seed, epoch);
     const double rate = o.learningRate * std::pow(o.learningRateDecay, static_cast<double>(epoch));
-    run(x.device(), &Backend::ratingSgd, "ratingSgd", job.exec(),
-        RatingSgdArgs{blocks.entries.data(), blocks.borders.data(), blocks.rounds.data(), blocks.strata,
-                      x.data<float>(), y.data<float>(), o.factors, x.cols(), static_cast<float>(rate),
-                      static_cast<float>(o.regularization), errors.data()});
+    entries.send();
+    rounds.send();
+    run(device, &Backend::ratingSgd, "ratingSgd", job.exec(),
+        RatingSgdArgs{entries.data(), borders.data(), rounds.data(), blocks.strata, placedX.data(), placedY.data(),
+                      o.factors, x.cols(), static_cast<float>(rate), static_cast<float>(o.regularization),
+                      placedErrors.data()});
     job.checkCancelled();
+    placedErrors.fetch();
     double sum = 0;
     for (const double e : errors) sum += e;
     require(std::isfinite(sum), ErrorCode::value, "BiasedMF: the fit has diverged in epoch ", epoch + 1,

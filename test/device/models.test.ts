@@ -1,8 +1,8 @@
 // Fits on the emulated GPU, against the CPU. The kernels' own tests are native/test/cuda_*_test.cpp.
 import { describe, expect, it } from 'vitest';
 import * as topknot from '../../lib/index.js';
-import { Interactions, memory } from '../../lib/index.js';
-import { triplets } from '../models/suite.js';
+import { type Interactions, memory } from '../../lib/index.js';
+import { interactionsOf, triplets } from '../models/suite.js';
 
 type Options = Record<string, unknown>;
 interface Fitting {
@@ -11,7 +11,7 @@ interface Fitting {
   readonly loss?: readonly number[];
 }
 
-const data = Interactions.from(triplets(23, 17));
+const data = await interactionsOf(triplets(23, 17));
 const make = (model: string, options: Options): Fitting =>
   // biome-ignore lint/suspicious/noExplicitAny: the model's own constructor checks its options
   new (topknot as any)[model](options);
@@ -62,6 +62,18 @@ describe.each(fits)('%s %j', (name, options, tolerance) => {
 });
 
 describe('option device', () => {
+  it('truncatedSvd finds the same values', async () => {
+    const matrix = topknot.CsrMatrix.fromDense([
+      [2, 0, 1, 0],
+      [0, 3, 0, 1],
+      [1, 0, 0, 5],
+    ]);
+    const [cpu, gpu] = await Promise.all(
+      ['cpu', 'cuda'].map(async (device) => (await topknot.truncatedSvd(matrix, 2, { device })).s.data()),
+    );
+    for (const [i, s] of gpu!.entries()) expect(s / cpu![i]! - 1).toBeCloseTo(0, 5);
+  });
+
   const others = ['Popularity', 'Random', 'ItemKNN', 'UserKNN', 'EASE'].filter((m) => !fits.some(([f]) => f === m));
   it.each(others)('%s fits on the CPU alone and says so', async (name) => {
     const model = make(name, {});

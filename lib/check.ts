@@ -46,16 +46,26 @@ export function checkK(k: unknown, most: number, whatMost = 'the size of the cat
 }
 
 /**
- * Refuses options of the wrong type or with a name that does not exist, where a typo would go unnoticed. `argument` says
- * in messages which argument they are.
+ * Refuses options of the wrong type or with a name that does not exist, where a typo would go unnoticed; a `device` other
+ * than the CPU, with ERR_DEVICE, where there is no such option. `argument` says in messages which argument they are.
  * @internal
  */
 export function knownOptions(options: unknown, names: readonly string[], argument = 'options'): void {
   isObject(argument, options);
-  for (const name of Object.keys(options)) {
-    if (!names.includes(name))
+  for (const [name, value] of Object.entries(options)) {
+    if (name === 'device' && !names.includes(name)) onlyCpu(argument, value);
+    else if (!names.includes(name))
       throw new TopknotError('ERR_ARGUMENT', `${argument}.${name}: no such option; known are ${names.join(', ')}`);
   }
+}
+
+/** The option `device` of what has none. */
+function onlyCpu(argument: string, device: unknown): void {
+  if (device === undefined || device === 'cpu') return;
+  throw new TopknotError(
+    'ERR_DEVICE',
+    `${argument}.device: this runs on the CPU alone but received ${describe(device)}: use device 'cpu'`,
+  );
 }
 
 /** An argument that must be an object, and no array. @internal */

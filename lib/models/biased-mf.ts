@@ -1,4 +1,4 @@
-import { boolean, finite, integer, knownOptions, oneOf } from '../check.js';
+import { boolean, finite, integer, knownOptions, oneOf, string } from '../check.js';
 import type { Id } from '../data/ids.js';
 import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
@@ -32,6 +32,8 @@ export interface BiasedMFOptions {
   seed?: number;
   /** Computes the objective after each iteration, for `onProgress` and `loss`: about a third more time. */
   computeLoss?: boolean;
+  /** Where `fit` computes: 'cpu' unless given; 'cuda', 'cuda:1', ... or 'auto', see `device()`. All else is on the CPU. */
+  device?: string;
 }
 
 export interface RatingFitOptions extends JobOptions {
@@ -137,6 +139,7 @@ function checkOptions(options: BiasedMFOptions): Required<BiasedMFOptions> {
     'initStd',
     'seed',
     'computeLoss',
+    'device',
   ]);
   const solver = oneOf('solver', options.solver ?? 'sgd', ['sgd', 'als'] as const);
   const als = solver === 'als';
@@ -150,5 +153,6 @@ function checkOptions(options: BiasedMFOptions): Required<BiasedMFOptions> {
     initStd: finite('initStd', options.initStd ?? 0.1, 0),
     seed: integer('seed', options.seed ?? 42, 0),
     computeLoss: boolean('computeLoss', options.computeLoss ?? false),
+    device: string('device', options.device ?? 'cpu'),
   };
 }

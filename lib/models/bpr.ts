@@ -1,4 +1,4 @@
-import { boolean, finite, integer, knownOptions, oneOf, positive } from '../check.js';
+import { boolean, finite, integer, knownOptions, oneOf, positive, string } from '../check.js';
 import type { Id } from '../data/ids.js';
 import { TopknotError } from '../errors.js';
 import { type JobOptions, runJob } from '../job.js';
@@ -46,6 +46,8 @@ export interface BprOptions {
   hogwild?: boolean;
   /** Computes the mean loss of each epoch's samples, for `onProgress` and `loss`. */
   computeLoss?: boolean;
+  /** Where `fit` computes: 'cpu' unless given; 'cuda', 'cuda:1', ... or 'auto', see `device()`. All else is on the CPU. */
+  device?: string;
 }
 
 export interface BprFitOptions extends JobOptions {
@@ -253,6 +255,7 @@ function checkOptions(options: BprOptions): Required<BprOptions> {
     'seed',
     'hogwild',
     'computeLoss',
+    'device',
   ]);
   const sampling = options.negativeSampling ?? 'uniform';
   return {
@@ -267,5 +270,6 @@ function checkOptions(options: BprOptions): Required<BprOptions> {
     seed: integer('seed', options.seed ?? 42, 0),
     hogwild: boolean('hogwild', options.hogwild ?? false),
     computeLoss: boolean('computeLoss', options.computeLoss ?? false),
+    device: string('device', options.device ?? 'cpu'),
   };
 }

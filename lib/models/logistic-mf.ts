@@ -1,4 +1,4 @@
-import { finite, integer, knownOptions } from '../check.js';
+import { finite, integer, knownOptions, string } from '../check.js';
 import type { Id, Ids } from '../data/ids.js';
 import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
@@ -28,6 +28,8 @@ export interface LogisticMfOptions {
   initStd?: number;
   /** Same seed, same bytes, at any thread count; 42 unless given. */
   seed?: number;
+  /** Where `fit` computes: 'cpu' unless given; 'cuda', 'cuda:1', ... or 'auto', see `device()`. All else is on the CPU. */
+  device?: string;
 }
 
 export interface LogisticMfFitOptions extends JobOptions {
@@ -216,6 +218,7 @@ function checkOptions(options: LogisticMfOptions): Required<LogisticMfOptions> {
     'negatives',
     'initStd',
     'seed',
+    'device',
   ]);
   return {
     factors: integer('factors', options.factors ?? 64, 1, 4096),
@@ -226,5 +229,6 @@ function checkOptions(options: LogisticMfOptions): Required<LogisticMfOptions> {
     negatives: integer('negatives', options.negatives ?? 5, 0, 1024),
     initStd: finite('initStd', options.initStd ?? 0.1, 0),
     seed: integer('seed', options.seed ?? 42, 0),
+    device: string('device', options.device ?? 'cpu'),
   };
 }

@@ -1,4 +1,4 @@
-import { boolean, finite, integer, knownOptions, oneOf } from '../check.js';
+import { boolean, finite, integer, knownOptions, oneOf, string } from '../check.js';
 import type { Id } from '../data/ids.js';
 import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
@@ -36,6 +36,8 @@ export interface NmfOptions {
   seed?: number;
   /** Computes the objective after each sweep, for `onProgress` and `loss`. */
   computeLoss?: boolean;
+  /** Where `fit` computes: 'cpu' unless given; 'cuda', 'cuda:1', ... or 'auto', see `device()`. All else is on the CPU. */
+  device?: string;
 }
 
 export interface NmfFitOptions extends JobOptions {
@@ -163,6 +165,7 @@ function checkOptions(options: NmfOptions): Required<NmfOptions> {
     'iterations',
     'seed',
     'computeLoss',
+    'device',
   ]);
   const over = oneOf('over', options.over ?? 'all', ['all', 'observed'] as const);
   const form = options.regularizationForm ?? (over === 'all' ? 'constant' : 'perEntry');
@@ -175,5 +178,6 @@ function checkOptions(options: NmfOptions): Required<NmfOptions> {
     iterations: integer('iterations', options.iterations ?? 50, 1),
     seed: integer('seed', options.seed ?? 42, 0),
     computeLoss: boolean('computeLoss', options.computeLoss ?? false),
+    device: string('device', options.device ?? 'cpu'),
   };
 }

@@ -45,7 +45,7 @@ export class PureSVD<U extends Id = Id, I extends Id = Id> extends FactorModel<U
   /** @throws ERR_ARGUMENT, ERR_RANGE */
   constructor(options: PureSVDOptions = {}) {
     super();
-    knownOptions(options, ['factors', 'oversampling', 'tolerance', 'maxCycles', 'seed']);
+    knownOptions(options, ['factors', 'oversampling', 'tolerance', 'maxCycles', 'seed', 'device']);
     const factors = integer('factors', options.factors ?? 64, 1, 2048);
     this.options = Object.freeze({ factors, ...checkSvdOptions(options) });
   }

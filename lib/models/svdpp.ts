@@ -1,4 +1,4 @@
-import { boolean, finite, integer, knownOptions } from '../check.js';
+import { boolean, finite, integer, knownOptions, string } from '../check.js';
 import type { Id } from '../data/ids.js';
 import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
@@ -29,6 +29,8 @@ export interface SVDppOptions {
   seed?: number;
   /** Computes the objective after each epoch, for `onProgress` and `loss`. */
   computeLoss?: boolean;
+  /** Where `fit` computes: 'cpu' unless given; 'cuda', 'cuda:1', ... or 'auto', see `device()`. All else is on the CPU. */
+  device?: string;
 }
 
 /** @internal */
@@ -156,6 +158,7 @@ function checkOptions(options: SVDppOptions): Required<SVDppOptions> {
     'initStd',
     'seed',
     'computeLoss',
+    'device',
   ]);
   return {
     factors: integer('factors', options.factors ?? 20, 1, 4096),
@@ -166,5 +169,6 @@ function checkOptions(options: SVDppOptions): Required<SVDppOptions> {
     initStd: finite('initStd', options.initStd ?? 0.1, 0),
     seed: integer('seed', options.seed ?? 42, 0),
     computeLoss: boolean('computeLoss', options.computeLoss ?? false),
+    device: string('device', options.device ?? 'cpu'),
   };
 }

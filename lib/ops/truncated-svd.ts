@@ -1,4 +1,4 @@
-import { finite, integer, knownOptions } from '../check.js';
+import { finite, integer, knownOptions, string } from '../check.js';
 import { CsrMatrix } from '../csr.js';
 import { expected } from '../errors.js';
 import { type JobOptions, runJob } from '../job.js';
@@ -19,6 +19,8 @@ export interface SvdOptions {
   maxCycles?: number;
   /** Same seed, same bytes, at any thread count; 42 unless given. */
   seed?: number;
+  /** Where products are computed: 'cpu' unless given; 'cuda', 'cuda:1', ... or 'auto', see `device()`. Results are on the CPU. */
+  device?: string;
 }
 
 /** matrix ≈ u · diag(s) · vᵀ, the best such approximation of rank k. */
@@ -40,6 +42,7 @@ export function checkSvdOptions(options: SvdOptions): Required<SvdOptions> {
     tolerance: finite('tolerance', options.tolerance ?? 1e-6, 0),
     maxCycles: integer('maxCycles', options.maxCycles ?? 50, 1),
     seed: integer('seed', options.seed ?? 42, 0),
+    device: string('device', options.device ?? 'cpu'),
   };
 }
 
@@ -71,6 +74,6 @@ export async function truncatedSvd(
   options: SvdOptions & JobOptions = {},
 ): Promise<TruncatedSvd> {
   if (!(matrix instanceof CsrMatrix)) expected('matrix', 'a CsrMatrix', matrix);
-  knownOptions(options, ['oversampling', 'tolerance', 'maxCycles', 'seed', 'signal', 'onProgress']);
+  knownOptions(options, ['oversampling', 'tolerance', 'maxCycles', 'seed', 'device', 'signal', 'onProgress']);
   return decompose(matrix, integer('k', k, 1, Math.min(...matrix.shape)), undefined, checkSvdOptions(options), options);
 }

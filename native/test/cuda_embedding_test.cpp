@@ -7,6 +7,7 @@
 
 #include "core/random.h"
 #include "test/check.h"
+#include "cuda/kernels/embedding_gradient.cuh"
 #include "test/placed.h"
 #include "test/simt/backend.h"
 

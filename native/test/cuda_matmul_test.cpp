@@ -8,6 +8,7 @@
 
 #include "core/random.h"
 #include "test/check.h"
+#include "cuda/kernels/gram.cuh"
 #include "test/placed.h"
 #include "test/simt/backend.h"
 

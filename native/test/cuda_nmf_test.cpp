@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "cuda/kernels/nmf.cuh"
 #include "test/emulated.h"
 #include "test/sparse_problem.h"
 

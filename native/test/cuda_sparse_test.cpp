@@ -3,6 +3,8 @@
 #include <array>
 #include <cstdlib>
 
+#include "cuda/kernels/spgemm.cuh"
+#include "cuda/kernels/spmm.cuh"
 #include "test/emulated.h"
 #include "test/sparse_problem.h"
 

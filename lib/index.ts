@@ -145,6 +145,7 @@ export type {
   HnswIndexStats,
   HnswSearchOptions,
 } from './search/hnsw-options.js';
+export type { PlacementOptions } from './search/placement.js';
 export type { IndexMetric, VectorStorage, Vectors } from './search/storage.js';
 export type { SearchResult, Vector } from './search/vectors.js';
 export { full, type NestedArray, scope, Tensor, type TensorOptions, tensor } from './tensor.js';

@@ -23,11 +23,12 @@ export async function saveFlat(
 ): Promise<void> {
   if (segments.every((s) => s.live === 0))
     throw new TopknotError('ERR_VALUE', 'index: expected at least one vector to save but there is none');
-  const { ids, tensors } = await merge(segments, { signal: options.signal });
+  const { ids, tensors } = await merge(segments, undefined, { signal: options.signal });
   const saved = await saveIds('items', ids, options.signal);
   const { vectors, norms, codes } = tensors;
   const parts = Object.entries({ vectors, norms, ...codes }).filter((e): e is [string, Tensor] => e[1] !== undefined);
-  await writeSafetensors(path, [...parts, ...saved.tensors], {
+  const onHost = parts.map(([name, t]): [string, Tensor] => [name, t.device === 'cpu' ? t : t.to('cpu')]);
+  await writeSafetensors(path, [...onHost, ...saved.tensors], {
     ...options,
     metadata: { format: 'topknot', version, index: 'flat', storage, metric, ...saved.metadata },
   });

@@ -1,15 +1,16 @@
 import { checkK, integer, knownOptions } from '../check.js';
 import { type Id, Ids } from '../data/ids.js';
-import { describe, expected, TopknotError } from '../errors.js';
+import { expected, TopknotError } from '../errors.js';
 import { type JobOptions, runJob } from '../job.js';
 import type { TopKRows } from '../models/recommender.js';
 import { native } from '../native.js';
 import type { Handle } from '../native-ops.js';
 import type { ItemFilter } from '../ops/item-filter.js';
-import { inSlices } from '../slices.js';
 import type { Tensor } from '../tensor.js';
 import { loadFlat, saveFlat } from './flat-file.js';
-import { merge, prepare, requireFinite, Segment } from './segment.js';
+import { type PlacementOptions, placed, placementOf } from './placement.js';
+import { prepare, requireFinite, Segment } from './segment.js';
+import { countOf, expectAll, expectNone, liveIn, Segments } from './segments.js';
 import { type IndexMetric, metricOf, storageOf, stored, type VectorStorage, type Vectors } from './storage.js';
 import {
   type BitQueries,
@@ -23,7 +24,7 @@ import {
   type Vector,
 } from './vectors.js';
 
-export interface FlatIndexOptions {
+export interface FlatIndexOptions extends PlacementOptions {
   /** 'innerProduct' unless given; 'hamming' for bits, and only for them. */
   metric?: IndexMetric | undefined;
   /** The element type of the vectors given unless this says otherwise. Floats are converted, to nearest even. */
@@ -57,7 +58,8 @@ export interface FlatIndexStats {
 /**
  * Exact search: every vector is compared with the query. Results with equal scores come in the order in which the vectors
  * were added. Vectors can be added, removed and replaced while searches run: a search sees the index as it was when it was
- * asked. Only 'int8' without `exact` may miss a result; the scores that it gives are exact too.
+ * asked. Only 'int8' without `exact` may miss a result; the scores that it gives are exact too. On a GPU (option `device`)
+ * searches reject with ERR_MEMORY where it has no room for their workspace; what is in the index stays.
  *
  * @example
  * const index = await FlatIndex.from(['a', 'b'], new Float32Array([1, 0, 0, 1]), { metric: 'cosine' });
@@ -67,26 +69,27 @@ export interface FlatIndexStats {
 export class FlatIndex<T extends Id = Id> implements Disposable {
   readonly metric: IndexMetric;
   readonly storage: VectorStorage;
+  /** Where it is searched: 'cpu', 'cuda:0', ... */
+  readonly device: string;
   /** Numbers in a vector, or bits. */
   readonly dimensions: number;
   readonly #stats = { proven: 0, fallbacks: 0 };
-  #segments: readonly Segment<T>[];
-  #ids: Ids<T> | undefined;
-  #changes: Promise<unknown> = Promise.resolve();
-  #disposed = false;
+  readonly #segments: Segments<T>;
 
-  private constructor(segment: Segment<T>, storage: VectorStorage, metric: IndexMetric) {
-    this.metric = metric;
-    this.storage = storage;
-    this.dimensions = segment.tensors.vectors.shape[1]! * (storage === 'binary' ? 8 : 1);
-    this.#segments = [segment];
+  private constructor(segments: Segments<T>) {
+    const [{ tensors }] = segments.list as [Segment<T>];
+    this.metric = segments.metric;
+    this.storage = segments.storage;
+    this.device = segments.placement.device;
+    this.dimensions = tensors.vectors.shape[1]! * (this.storage === 'binary' ? 8 : 1);
+    this.#segments = segments;
   }
 
   /**
    * An index over `vectors`, a tensor [n, d] (shared, not copied, unless it is converted) or a Float32Array of n · d numbers
    * (copied). Bits: a uint8 tensor [n, bytes] or a Uint8Array.
    * @param ids n distinct ids of one type
-   * @throws ERR_VALUE for an id that comes twice or a number that is not finite (as float16: above 65504); ERR_SHAPE;
+   * @throws ERR_DEVICE for a device that is not there; ERR_VALUE for an id that comes twice or a number that is not finite (as float16: above 65504); ERR_SHAPE;
    * ERR_DTYPE; ERR_ARGUMENT
    */
   static from(
@@ -114,15 +117,17 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
     vectors: Vectors,
     options: FlatIndexOptions & JobOptions = {},
   ): Promise<FlatIndex<T>> {
-    knownOptions(options, ['metric', 'storage', 'signal', 'onProgress']);
+    knownOptions(options, ['metric', 'storage', 'device', 'deviceBytes', 'signal', 'onProgress']);
     const count = countOf(ids);
     if (count === 0) throw new TopknotError('ERR_VALUE', 'ids: expected at least one but received none');
     const storage = storageOf(options.storage, vectors);
     const metric = metricOf(options.metric, storage);
+    const placement = placementOf(options);
     const matrix = stored(vectors, count, storage);
     const known = await (ids instanceof Ids ? ids.distinct('ids') : Ids.checked(ids, 'ids'));
     await requireFinite(matrix, options);
-    return new FlatIndex(new Segment(known, await prepare(matrix, storage, metric, options)), storage, metric);
+    const tensors = await placed(await prepare(matrix, storage, metric, options), placement, options);
+    return new FlatIndex(new Segments(new Segment(known, tensors), storage, metric, placement));
   }
 
   /**
@@ -133,32 +138,27 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
    */
   static async load<T extends Id = Id>(
     path: string,
-    options: JobOptions & { map?: boolean | undefined } = {},
+    { device, deviceBytes, ...options }: JobOptions & PlacementOptions & { map?: boolean | undefined } = {},
   ): Promise<FlatIndex<T>> {
     knownOptions(options, ['map', 'signal', 'onProgress']);
+    const placement = placementOf({ device, deviceBytes });
     const { segment, storage, metric } = await loadFlat<T>(path, options);
-    return new FlatIndex(segment, storage, metric);
+    const tensors = await placed(segment.tensors, placement, options);
+    return new FlatIndex(new Segments(new Segment(segment.ids, tensors), storage, metric, placement));
   }
 
   /** Number of vectors. */
   get size(): number {
-    return this.#segments.reduce((n, s) => n + s.live, 0);
+    return this.#segments.size;
   }
 
   /** The ids, in the order in which they were added. Gathered on the first use after a change. */
   get ids(): Ids<T> {
-    const [first] = this.#segments as [Segment<T>];
-    if (this.#segments.length === 1 && !first.alive) return first.ids;
-    if (!this.#ids) {
-      const list: T[] = [];
-      for (const s of this.#segments) for (let i = 0; i < s.ids.size; i++) if (s.isLive(i)) list.push(s.ids.at(i));
-      this.#ids = new Ids(list);
-    }
-    return this.#ids;
+    return this.#segments.ids;
   }
 
   has(id: T): boolean {
-    return this.#segments.some((s) => s.rowOf(id) >= 0);
+    return this.#segments.list.some((s) => s.rowOf(id) >= 0);
   }
 
   get stats(): FlatIndexStats {
@@ -179,7 +179,7 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
     queries: Queries | BitQueries,
     options: FlatSearchOptions<T> & JobOptions = {},
   ): Promise<SearchResult<T> | SearchResult<T>[]> {
-    const segments = this.#segments;
+    const segments = this.#segments.list;
     let flat = this.#flat(queries);
     const filter = heldFilter(options?.filter);
     if (filter) {
@@ -204,7 +204,7 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
     options?: FlatSearchOptions<T>,
   ): SearchResult<T>[];
   searchSync(queries: Queries | BitQueries, options: FlatSearchOptions<T> = {}): SearchResult<T> | SearchResult<T>[] {
-    const segments = this.#segments;
+    const segments = this.#segments.list;
     const filter = heldFilter(options?.filter);
     const call = this.#call(segments, this.#flat(queries), filter ? { ...options, filter } : options);
     if (!call) return isOne(queries) ? nothing<T>() : [];
@@ -219,7 +219,7 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
     queries: readonly Vector[] | Tensor<'float32'>,
     options: Pick<FlatSearchOptions<T>, 'k' | 'filter' | 'rescore'> & JobOptions = {},
   ): Promise<number> {
-    const segments = this.#segments;
+    const segments = this.#segments.list;
     const flat = this.#flat(queries);
     const filter = heldFilter(options.filter);
     if (filter) for (const s of segments) await s.ids.ready();
@@ -247,10 +247,7 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
    * ERR_ARGUMENT. Nothing is added then.
    */
   async add(ids: readonly T[] | Ids<T>, vectors: Vectors, options: JobOptions = {}): Promise<void> {
-    await this.#change(ids, options, this.#matrix(ids, vectors), (known, rows) => {
-      const at = rows.findIndex((row) => row !== undefined);
-      if (at >= 0) throw new TopknotError('ERR_VALUE', `ids: ${describe(known.at(at))} is in the index already`);
-    });
+    await this.#segments.change(ids, options, this.#matrix(ids, vectors), expectNone);
   }
 
   /**
@@ -258,12 +255,12 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
    * @throws ERR_UNKNOWN_ID for an id that is not there; and as `add`. Nothing is replaced then.
    */
   async update(ids: readonly T[] | Ids<T>, vectors: Vectors, options: JobOptions = {}): Promise<void> {
-    await this.#change(ids, options, this.#matrix(ids, vectors), expectAll);
+    await this.#segments.change(ids, options, this.#matrix(ids, vectors), expectAll);
   }
 
   /** Takes vectors away: all of them or none. @throws ERR_UNKNOWN_ID; ERR_VALUE for an id that comes twice */
   async remove(ids: readonly T[] | Ids<T>, options: JobOptions = {}): Promise<void> {
-    await this.#change(ids, options, undefined, expectAll);
+    await this.#segments.change(ids, options, undefined, expectAll);
   }
 
   /**
@@ -271,7 +268,7 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
    * enough to gain.
    */
   async compact(options: JobOptions = {}): Promise<void> {
-    await this.#queued(async () => this.#swap([await merge(this.#segments, options)]));
+    await this.#segments.compact(options);
   }
 
   /**
@@ -279,13 +276,12 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
    * @throws ERR_IO; ERR_VALUE for an empty index
    */
   async save(path: string, options: JobOptions = {}): Promise<void> {
-    await saveFlat(path, this.#segments, this.storage, this.metric, options);
+    await saveFlat(path, this.#segments.list, this.storage, this.metric, options);
   }
 
   /** Frees the memory now, unless a running search or a tensor of the caller still needs it. */
   dispose(): void {
-    this.#disposed = true;
-    for (const s of this.#segments) s.dispose();
+    this.#segments.dispose();
   }
 
   [Symbol.dispose](): void {
@@ -294,86 +290,11 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
 
   /** Checks new vectors and copies them. */
   #matrix(ids: readonly T[] | Ids<T>, vectors: Vectors): Tensor {
-    return stored(vectors, countOf(ids), this.storage, this.#segments[0]!.tensors.vectors);
-  }
-
-  /** Takes out the rows of `ids`, where they are, and adds `vectors`, where there are any, in one step. */
-  async #change(
-    given: readonly T[] | Ids<T>,
-    options: JobOptions,
-    vectors: Tensor | undefined,
-    check: (ids: Ids<T>, rows: (number | undefined)[]) => void,
-  ): Promise<void> {
-    knownOptions(options, ['signal', 'onProgress']);
-    countOf(given);
-    const copy = given instanceof Ids ? given : given.slice();
-    await this.#queued(async () => {
-      const ids = await (copy instanceof Ids ? copy.distinct('ids') : Ids.checked(copy, 'ids'));
-      const type = this.#segments[0]!.ids.type;
-      if (ids.size > 0 && ids.type !== type)
-        expected('ids', `ids that are a ${type}, like those of the index,`, ids.at(0));
-      const rows: (number | undefined)[] = new Array(ids.size).fill(undefined);
-      const taken: number[][] = [];
-      for (const segment of this.#segments) {
-        await segment.ids.ready();
-        const found: number[] = [];
-        taken.push(found);
-        await inSlices(ids.size, (begin, end) => {
-          for (let i = begin; i < end; i++) {
-            const row = segment.rowOf(ids.at(i));
-            if (row < 0) continue;
-            found.push(row);
-            rows[i] = row;
-          }
-        });
-      }
-      check(ids, rows);
-      const added = ids.size > 0 ? vectors : undefined;
-      if (added) await requireFinite(added, options);
-      const tensors = added && (await prepare(added, this.storage, this.metric, options));
-      options.signal?.throwIfAborted();
-      const left = this.#segments.map((s, i) => s.without(taken[i]!));
-      this.#swap(tensors ? [...left, new Segment(ids, tensors)] : left);
-      if (this.#segments.length > 1 || this.#segments[0]!.alive) this.#queued(() => this.#tidy()).catch(() => {});
-    });
-  }
-
-  /**
-   * Keeps the segments few and full: the last two become one while the last is at least half as long as the one before it,
-   * and one that has lost a third of its vectors is rewritten. So each vector is copied a logarithmic number of times.
-   */
-  async #tidy(): Promise<void> {
-    for (let i = this.#segments.length - 1; i >= 0; i--) {
-      const segments = this.#segments;
-      const [before, last] = [segments[i - 1], segments[i]!];
-      const joins = before && 2 * last.live >= before.live;
-      const worn = 3 * last.live < 2 * last.ids.size;
-      if (!joins && !worn) continue;
-      if (last.live === 0 && segments.length > 1) this.#swap(segments.filter((s) => s !== last));
-      else if (joins)
-        this.#swap([...segments.slice(0, i - 1), await merge([before, last], {}), ...segments.slice(i + 1)]);
-      else if (last.live > 0) this.#swap(segments.with(i, await merge([last], {})));
-    }
-  }
-
-  #swap(segments: readonly Segment<T>[]): void {
-    if (this.#disposed) {
-      for (const s of segments) s.dispose();
-      throw new TopknotError('ERR_DISPOSED', 'index: this index has been disposed');
-    }
-    this.#segments = segments;
-    this.#ids = undefined;
-  }
-
-  /** Runs one change after the other. */
-  async #queued<R>(change: () => Promise<R>): Promise<R> {
-    const mine = this.#changes.then(change, change);
-    this.#changes = mine.catch(() => {});
-    return await mine;
+    return stored(vectors, countOf(ids), this.storage, this.#segments.list[0]!.tensors.vectors);
   }
 
   #flat(queries: Queries | BitQueries): Float32Array | Uint8Array | Handle {
-    const width = this.#segments[0]!.tensors.vectors.shape[1]!;
+    const width = this.#segments.list[0]!.tensors.vectors.shape[1]!;
     return this.storage === 'binary' ? flatBits(queries as BitQueries, width) : flatQueries(queries as Queries, width);
   }
 
@@ -392,7 +313,7 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
         `options.${rescore !== undefined ? 'rescore' : 'exact'}: only for storage 'int8'; this index is exact`,
       );
     if (exact !== undefined && typeof exact !== 'boolean') expected('exact', 'a boolean', exact);
-    const size = segments.reduce((n, s) => n + s.live, 0);
+    const size = liveIn(segments);
     const k = asked === undefined ? Math.min(10, size) : checkK(asked, size);
     const full = segments.filter((s) => s.live > 0);
     if (full.length === 0) return undefined;
@@ -404,6 +325,8 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
         metric: this.metric === 'hamming' ? 'l2' : this.metric,
         rescore: rescore === undefined ? 4 : integer('rescore', rescore, 1, 1e6),
         exact: exact ?? false,
+        device: this.device,
+        blockBytes: this.#segments.placement.bytes,
       },
     ] as const;
   }
@@ -425,14 +348,6 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
     if (one) return resultOf(found, 0, k, idAt);
     return Array.from({ length: found.ids.length / k }, (_, q) => resultOf(found, q, k, idAt));
   }
-}
-
-const countOf = (ids: readonly Id[] | Ids): number =>
-  ids instanceof Ids ? ids.size : Array.isArray(ids) ? ids.length : expected('ids', 'an array of ids', ids);
-
-function expectAll(ids: Ids, rows: readonly (number | undefined)[]): void {
-  const at = rows.indexOf(undefined);
-  if (at >= 0) throw new TopknotError('ERR_UNKNOWN_ID', `ids: ${describe(ids.at(at))} is not in the index`);
 }
 
 const nothing = <T extends Id>(): SearchResult<T> => ({ ids: [], scores: new Float32Array() });

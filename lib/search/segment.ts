@@ -4,6 +4,7 @@ import { native } from '../native.js';
 import { allowedBits, type ItemFilter } from '../ops/item-filter.js';
 import { inSlices } from '../slices.js';
 import { Tensor } from '../tensor.js';
+import { type Placement, placed } from './placement.js';
 import type { IndexMetric, VectorStorage } from './storage.js';
 
 /** 8-bit codes of vectors: x ≈ scale · (code - 128), and at least the length of what that leaves out. @internal */
@@ -120,8 +121,12 @@ export async function prepare(
   return { vectors, norms, codes };
 }
 
-/** One segment of the live vectors of several, in their order. @internal */
-export async function merge<T extends Id>(segments: readonly Segment<T>[], options: JobOptions): Promise<Segment<T>> {
+/** One segment of the live vectors of several, in their order; on the CPU where no placement is given. @internal */
+export async function merge<T extends Id>(
+  segments: readonly Segment<T>[],
+  placement: Placement | undefined,
+  options: JobOptions,
+): Promise<Segment<T>> {
   const [first] = segments as [Segment<T>];
   if (segments.length === 1 && !first.alive) return first;
   const { signal } = options;
@@ -142,7 +147,7 @@ export async function merge<T extends Id>(segments: readonly Segment<T>[], optio
   };
   const ids = new Ids(await liveIds(segments, signal));
   await ids.ready();
-  return new Segment(ids, tensors);
+  return new Segment(ids, placement ? await placed(tensors, placement, options) : tensors);
 }
 
 /** The ids of live vectors, in their order. @internal */

@@ -52,6 +52,7 @@ export function storageOf(wanted: VectorStorage | undefined, vectors: Vectors): 
  */
 export function stored(vectors: Vectors, count: number, storage: VectorStorage, like?: Tensor): Tensor {
   const width = like?.shape[1];
+  if (vectors instanceof Tensor && vectors.device !== 'cpu') vectors = vectors.to('cpu'); // to be checked there
   if (storage === 'binary') return asMatrix(vectors, count, width, ['uint8']);
   const matrix = asMatrix(vectors, count, width, floats);
   const dtype = like?.dtype ?? (storage === 'int8' ? matrix.dtype : storage);

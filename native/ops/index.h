@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "backend/topk_args.h"
@@ -31,8 +32,10 @@ struct IndexSearchOptions {
   Metric metric = Metric::innerProduct;  // of bits: Hamming, whatever this says
   int64_t rescore = 1;                   // candidates for each of k, where there are codes
   bool exact = false;                    // prove that no candidate is missing, or search without codes
+  std::string device = "cpu";            // where to search; segments are there, or on the host
+  std::optional<int64_t> blockBytes;     // of a segment on the host that a GPU searches
 };
-TOPKNOT_FIELDS(IndexSearchOptions, k, metric, rescore, exact)
+TOPKNOT_FIELDS(IndexSearchOptions, k, metric, rescore, exact, device, blockBytes)
 
 struct IndexSearchResult {
   TypedArray ids, scores;             // [queries, k]; ids count the rows of all segments

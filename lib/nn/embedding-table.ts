@@ -42,6 +42,8 @@ export interface EmbeddingInit extends EmbeddingTableOptions {
   init?: 'normal' | 'uniform';
   /** The standard deviation; 0.01 unless given. 'uniform' reaches from -√3 to √3 times as far. */
   std?: number;
+  /** Where the table lives and learns; 'cpu' unless given. See `device()`. */
+  device?: string | undefined;
 }
 
 /** A table at one moment, for saving and for going on from. */
@@ -81,6 +83,8 @@ export class EmbeddingTable {
   /** [rows, cols] */
   readonly shape: readonly [number, number];
   readonly dtype: 'float32' | 'float16' | 'bfloat16';
+  /** 'cpu' or 'cuda:0', ...: where lookups leave their results, and where gradients must be. Ids may be anywhere. */
+  readonly device: string;
   readonly #table: Handle;
   readonly #state: readonly Handle[];
   #step: number;
@@ -96,24 +100,25 @@ export class EmbeddingTable {
     step: number,
     options: Readonly<Required<EmbeddingTableOptions>>,
   ) {
-    const { shape, dtype } = native.tensorInfo(table);
+    const { shape, dtype, device } = native.tensorInfo(table);
     this.#table = table;
     this.#state = state;
     this.#step = step;
     this.options = options;
     this.shape = Object.freeze([shape[0]!, shape[1]!] as const);
     this.dtype = dtype as this['dtype'];
+    this.device = device;
   }
 
   /**
    * A table of random rows. Each value is a function of the seed, its row and its column: the same at any thread count,
    * and whatever the number of rows.
    * @example const users = await EmbeddingTable.create([userCount, 64], { std: 0.1, seed: 1 });
-   * @throws ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT, ERR_RANGE
+   * @throws ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT, ERR_RANGE, ERR_DEVICE
    */
   static async create(shape: readonly [number, number], options: EmbeddingInit = {}): Promise<EmbeddingTable> {
-    knownOptions(options, [...optionNames, 'dtype', 'init', 'std']);
-    const { dtype = 'float32', init = 'normal', std = 0.01, ...rest } = options;
+    knownOptions(options, [...optionNames, 'dtype', 'init', 'std', 'device']);
+    const { dtype = 'float32', init = 'normal', std = 0.01, device = 'cpu', ...rest } = options;
     const checked = Object.freeze(checkOptions(rest));
     oneOf('dtype', dtype, dtypes);
     oneOf('init', init, ['normal', 'uniform'] as const);
@@ -121,16 +126,19 @@ export class EmbeddingTable {
     if (!Array.isArray(shape) || shape.length !== 2) expected('shape', '[rows, cols]', shape);
     integer('shape', shape[0], 0);
     integer('shape', shape[1], 1);
-    const table = await runJob('long', {}, (control) =>
+    native.device(device);
+    const made = await runJob('long', {}, (control) =>
       native.randomValues(control, dtype, shape, init, std, checked.seed),
     );
-    return new EmbeddingTable(table, stateOf({ table: new Tensor(table) }, checked.optimizer), 0, checked);
+    const state = stateOf({ table: new Tensor(made) }, checked.optimizer);
+    const [table, ...placed] = [made, ...state].map((handle) => moved(handle, device));
+    return new EmbeddingTable(table!, placed, 0, checked);
   }
 
   /**
    * A table that starts as a copy of `start`, [rows, cols], with fresh optimizer state; or that goes on from a snapshot,
-   * whose optimizer must be the same.
-   * @throws ERR_DTYPE, ERR_SHAPE, ERR_ARGUMENT, ERR_RANGE
+   * whose optimizer must be the same. It lives where `start` does.
+   * @throws ERR_DTYPE, ERR_SHAPE, ERR_ARGUMENT, ERR_RANGE; ERR_DEVICE for state on another device than the table
    */
   static async from(
     start: Tensor<'float32' | 'float16' | 'bfloat16'> | EmbeddingSnapshot,
@@ -142,16 +150,20 @@ export class EmbeddingTable {
     const table = handleOf('start.table', snapshot.table);
     const state = stateOf(snapshot, checked.optimizer);
     const step = integer('start.step', snapshot.step, 0);
-    const own = 'state' in snapshot ? await Promise.all(state.map(copy)) : state;
+    const { device } = snapshot.table;
+    const own = 'state' in snapshot ? await Promise.all(state.map(copy)) : state.map((handle) => moved(handle, device));
     return new EmbeddingTable(await copy(table), own, step, checked);
   }
 
   /**
-   * Reads what `save` has written: the table goes on as if it had never stopped.
-   * @throws ERR_IO; ERR_FORMAT for a file that is not what `save` makes
+   * Reads what `save` has written: the table goes on as if it had never stopped, on `device`, 'cpu' unless given.
+   * @throws ERR_IO; ERR_FORMAT for a file that is not what `save` makes; ERR_DEVICE
    */
-  static async load(path: string, options: JobOptions = {}): Promise<EmbeddingTable> {
-    const { tensors, metadata } = await readSafetensors(path, options);
+  static async load(path: string, options: JobOptions & { device?: string | undefined } = {}): Promise<EmbeddingTable> {
+    knownOptions(options, ['signal', 'onProgress', 'device']);
+    const { device = 'cpu', ...jobOptions } = options;
+    native.device(device);
+    const { tensors, metadata } = await readSafetensors(path, jobOptions);
     try {
       if (metadata.get('format') !== 'topknot' || metadata.get('model') !== fileKind)
         throw new TopknotError('ERR_FORMAT', 'it was not saved by EmbeddingTable');
@@ -164,7 +176,9 @@ export class EmbeddingTable {
         names[checked.optimizer].map((name) => [name, tensors.get(`state.${name}`) as Tensor<'float32'>]),
       );
       const step = integer('step', Number(metadata.get('step')), 0);
-      return new EmbeddingTable(table.handle, stateOf({ table, state }, checked.optimizer), step, checked);
+      const handles = [table.handle, ...stateOf({ table, state }, checked.optimizer)];
+      const [placed, ...placedState] = handles.map((handle) => moved(handle, device));
+      return new EmbeddingTable(placed!, placedState, step, checked);
     } catch (cause) {
       const what = cause instanceof Error ? cause.message : String(cause);
       throw new TopknotError('ERR_FORMAT', `path: '${path}' is no embedding table: ${what}`, { cause });
@@ -259,9 +273,10 @@ export class EmbeddingTable {
    */
   async save(path: string, options: JobOptions = {}): Promise<void> {
     const { table, state, step } = await this.snapshot();
-    const entries = Object.entries(state).map(([name, t]) => [`state.${name}`, t] as const);
+    const tensors = [['table', table] as const, ...Object.entries(state).map(([k, t]) => [`state.${k}`, t] as const)];
+    const entries = tensors.map(([name, t]) => [name, t.to('cpu')] as const);
     try {
-      await writeSafetensors(path, [['table', table], ...entries], {
+      await writeSafetensors(path, entries, {
         ...options,
         metadata: {
           format: 'topknot',
@@ -272,7 +287,7 @@ export class EmbeddingTable {
         },
       });
     } finally {
-      for (const t of [table, ...Object.values(state)]) t.dispose();
+      for (const [, t] of [...tensors, ...entries]) t.dispose();
     }
   }
 
@@ -331,6 +346,13 @@ function stateOf(
       );
     return given.handle;
   });
+}
+
+/** On `device`; there already, it shares its memory. */
+function moved(handle: Handle, device: string): Handle {
+  const there = native.toDevice(handle, device);
+  native.dispose(handle);
+  return there;
 }
 
 const copy = (handle: Handle): Promise<Handle> =>

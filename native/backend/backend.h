@@ -8,6 +8,7 @@
 #include "backend/attention_args.h"
 #include "backend/blocks_args.h"
 #include "backend/bpr_args.h"
+#include "backend/checks_args.h"
 #include "backend/embedding_args.h"
 #include "backend/hnsw_args.h"
 #include "backend/limits_args.h"

@@ -76,6 +76,16 @@ struct EmbeddingGroupArgs {
   int64_t* groups;  // how many groups there are
 };
 
+/// Of the entries order[0], order[1], ...: the bag that each is in, and what its row is multiplied by.
+struct EmbeddingPlaceArgs {
+  BagsView bags;
+  const int32_t* order;  // [count] as EmbeddingGroupArgs gives it
+  int64_t count;
+  bool mean;        // the weight is 1 / the entries of the bag; else that of the entry
+  int32_t* bagOf;   // [count]
+  float* weightOf;  // [count]; null: not wanted
+};
+
 /// The gradient of each row that was looked up: of group g, Σ_i weights[i] gradient[ids[i]] over i in
 /// [offsets[g], offsets[g + 1]); for max only the columns that entry order[i] won.
 struct RowGradientsView {

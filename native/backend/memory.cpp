@@ -49,6 +49,11 @@ void copyInto(const Tensor& from, const Tensor& to) {
   }
 }
 
+void fetchBytes(Device device, void* to, const void* from, size_t bytes) {
+  if (device.kind == Device::cpu) std::memcpy(to, from, bytes);
+  else check(backendOf(device).download(execOf(device), to, from, bytes));
+}
+
 void copyBytes(Device device, void* to, const void* from, size_t bytes) {
   if (bytes == 0) return;
   if (device.kind == Device::cpu) std::memcpy(to, from, bytes);

@@ -19,6 +19,16 @@ Tensor copyTo(const Tensor& t, Device device);
 /// The elements of `from` into `to`, which has as many bytes; on any two devices.
 void copyInto(const Tensor& from, const Tensor& to);
 
+/// From a device to the host.
+void fetchBytes(Device device, void* to, const void* from, size_t bytes);
+/// Element i of t, whose elements are T.
+template <typename T>
+T numberAt(const Tensor& t, int64_t i) {
+  T number{};
+  fetchBytes(t.device(), &number, t.data<T>() + i, sizeof number);
+  return number;
+}
+
 /// Within one device.
 void copyBytes(Device device, void* to, const void* from, size_t bytes);
 

@@ -61,6 +61,7 @@ class Bags {
   Bags(Tensor ids, std::optional<Tensor> offsets, const BagOptions& options, int64_t rows);
 
   int64_t count() const { return count_; }
+  int64_t entries() const { return ids_.count(); }
   /// Throws ERR_RANGE naming the entry. The view is of memory on `device`, whichever device ids, offsets and weights
   /// are on.
   BagsView ready(const Exec& exec, Device device);

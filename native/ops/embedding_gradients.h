@@ -21,6 +21,7 @@ class EmbeddingGradients {
  private:
   void placeEntries(const Exec& exec, const BagsView& view, BagMode mode);
 
+  Device device_;
   TableView table_;
   std::optional<Bags> bags_;
   Tensor gradient_, order_, rows_, starts_, bagOf_;

@@ -3,9 +3,11 @@
 #include <cmath>
 #include <cstring>
 
+#include "backend/memory.h"
 #include "backend/registry.h"
 #include "ops/embedding_gradients.h"
 #include "ops/ops.h"
+#include "ops/queued.h"
 
 namespace topknot {
 namespace {
@@ -17,6 +19,7 @@ void expectState(const std::vector<Tensor>& state, EmbeddingOptimizer optimizer,
           state.size());
   for (const Tensor& t : state) {
     expect(t, "state", DType::float32, adam ? 2 : 1);
+    expectSameDevice(t, "state", table, "table");
     require(t.rows() == table.rows() && (!adam || t.cols() == table.cols()), ErrorCode::shape, "state: expected one ",
             adam ? "row" : "number", " for each row of the table but received shape ", text(t.shape));
   }
@@ -33,7 +36,11 @@ namespace ops {
 
 Tensor embeddingTableCopy(Job& job, Tensor tensor) {
   expect(tensor, "table", tensor.dtype, -1);
-  Tensor out = Tensor::host(tensor.dtype, tensor.shape);
+  Tensor out = empty(tensor.device(), tensor.dtype, tensor.shape);
+  if (tensor.device().kind != Device::cpu) {
+    copyInto(tensor, out);
+    return out;
+  }
   const int64_t bytes = static_cast<int64_t>(tensor.bytes());
   parallelFor(bytes, 1 << 20, job.exec(), [&](int64_t begin, int64_t end, int) {
     std::memcpy(out.data<char>() + begin, tensor.data<char>() + begin, static_cast<size_t>(end - begin));
@@ -72,7 +79,7 @@ void embeddingTableUpdate(Job& job, Tensor table, std::vector<Tensor> state, Ten
       .squares = adam ? state[1].data<float>() : nullptr,
       .seed = static_cast<uint64_t>(update.seed),
       .step = static_cast<uint64_t>(update.step)};
-  run(cpuBackend(), &Backend::embeddingUpdate, "embeddingUpdate", exec, args);
+  run(table.device(), &Backend::embeddingUpdate, "embeddingUpdate", exec, args);
 }
 
 }  // namespace ops

@@ -1,9 +1,9 @@
 // The ways to call top-k: from a model or an index, where one call must do, and queued on a stream.
 #include <algorithm>
-#include <cmath>
 
 #include "ops/ops.h"
 #include "ops/queued.h"
+#include "ops/topk_checks.h"
 
 namespace topknot {
 namespace {
@@ -31,34 +31,8 @@ SearchResult search(Job& job, Tensor queries, std::optional<Tensor> rows, Tensor
 }
 
 void requireFinite(Job& job, Tensor vectors) {
-  expect(vectors, "vectors", vectors.dtype, 2);
-  const int64_t cols = vectors.cols();
-  const auto check = [&]<typename T>(const T* data) {
-    parallelFor(vectors.rows(), 1024, job.exec(), [&](int64_t begin, int64_t end, int) {
-      for (int64_t i = begin * cols; i < end * cols; ++i) {
-        const float x = [&] {
-          if constexpr (std::is_same_v<T, float>) return data[i];
-          else return toFloat(data[i]);
-        }();
-        require(std::isfinite(x), ErrorCode::value, "vectors: expected finite numbers but row ", i / cols, " holds ",
-                x);
-      }
-    });
-  };
-  switch (vectors.dtype) {
-    case DType::float32:
-      check(vectors.data<float>());
-      break;
-    case DType::float16:
-      check(vectors.data<Float16>());
-      break;
-    case DType::bfloat16:
-      check(vectors.data<BFloat16>());
-      break;
-    default:
-      fail(ErrorCode::dtype, "vectors: expected float32, float16 or bfloat16 but received ",
-           std::string(text(vectors.dtype)));
-  }
+  expectFloats(vectors, "vectors");
+  expectFinite(vectors, "vectors", job.exec());
   job.checkCancelled();
 }
 

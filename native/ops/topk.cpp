@@ -1,5 +1,4 @@
 // Search: the k best items for each query, and the scores and ranks that evaluation needs.
-#include <bit>
 #include <cstdint>
 
 #include "backend/memory.h"
@@ -25,13 +24,18 @@ void expectFloats(const Tensor& t, const char* name) {
   expect(t, name, t.dtype, 2);
 }
 
-void expectFinite(const Tensor& given, const char* name) {
-  const Tensor t = copyTo(given, Device{});
-  for (int64_t i = 0; i < t.count(); ++i) {
-    const bool finite = (std::bit_cast<uint32_t>(t.data<float>()[i]) & 0x7f800000u) != 0x7f800000u;
-    require(finite, ErrorCode::value, name, ": expected finite numbers but row ", i / t.cols(), " holds ",
-            t.data<float>()[i]);
-  }
+void expectFinite(const Tensor& t, const char* name, const Exec& exec) {
+  const Device device = t.device();
+  const Tensor first = empty<int64_t>(device, {1});
+  const FloatType type = floatMatrix(t).type;
+  run(device, &Backend::firstNotFinite, "firstNotFinite", exec,
+      FirstNotFiniteArgs{t.buffer->data(), type, t.count(), first.data<int64_t>()});
+  const int64_t at = numberAt<int64_t>(first, 0);
+  if (at == t.count()) return;
+  const float x = type == FloatType::float32   ? numberAt<float>(t, at)
+                  : type == FloatType::float16 ? toFloat(numberAt<Float16>(t, at))
+                                               : toFloat(numberAt<BFloat16>(t, at));
+  fail(ErrorCode::value, name, ": expected finite numbers but row ", at / t.cols(), " holds ", x);
 }
 
 void expectMatching(const Tensor& queries, const char* queriesName, const Tensor& items, bool half) {

@@ -2,6 +2,7 @@
 #pragma once
 #include "backend/topk_args.h"
 #include "core/tensor.h"
+#include "core/thread_pool.h"
 #include "ops/types.h"
 
 namespace topknot {
@@ -12,8 +13,8 @@ FloatMatrixView floatMatrix(const Tensor& t);
 
 /// Throws ERR_DTYPE unless t is float32, float16 or bfloat16; ERR_SHAPE unless it is a matrix.
 void expectFloats(const Tensor& t, const char* name);
-/// Throws ERR_VALUE for NaN and infinities.
-void expectFinite(const Tensor& t, const char* name);
+/// Throws ERR_VALUE for NaN and infinities, naming the row. t holds floats, on any device.
+void expectFinite(const Tensor& t, const char* name, const Exec& exec = {});
 /// Two matrices with the same number of columns, on the same device; items may be of 16 bits where `half`.
 void expectMatching(const Tensor& queries, const char* queriesName, const Tensor& items, bool half = false);
 void expectK(int64_t k, int64_t items);

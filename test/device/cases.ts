@@ -1,7 +1,7 @@
 // One call of every operation that takes tensors on any device, on small shapes.
 
 import * as topknot from '../../lib/index.js';
-import { type DType, Tensor, tensor } from '../../lib/index.js';
+import { type DType, full, Tensor, tensor } from '../../lib/index.js';
 import { native } from '../../lib/native.js';
 import { numbers } from '../models/suite.js';
 
@@ -257,6 +257,68 @@ export const cases: Case[] = [
       },
     ];
   }),
+  ...(['sum', 'mean', 'max'] as const).map((mode) => ({
+    operation: 'embeddingBagBackward',
+    what: mode,
+    args: () => ({ table: table(), gradient: draw(3, 12), ids: ids(), offsets: offsets() }),
+    anywhere: ['ids', 'offsets'],
+    call: ({ gradient, table, ids, offsets }: Given) => {
+      const options = { mode, padding: 2 };
+      const weighted = mode === 'sum';
+      const made = native.embeddingBagBackwardSync(
+        gradient.handle,
+        { data: table.handle },
+        ids.handle,
+        offsets.handle,
+        weighted ? { ...options, weights: Float32Array.of(1, 2, 3, 4, 5) as never } : options,
+        weighted,
+      );
+      return [made.rows, made.values, made.weights].map((handle) => handle && new Tensor(handle));
+    },
+    tolerance: 1e-5,
+  })),
+  {
+    operation: 'embeddingTableCopy',
+    args: () => ({ table: table() }),
+    call: ({ table }) => new Tensor(native.embeddingTableCopySync(table.handle)),
+    tolerance: 0,
+  },
+  ...(['float32', 'float16', 'bfloat16'] as const).map((dtype) => ({
+    operation: 'embeddingTableUpdate',
+    what: dtype,
+    args: () => ({
+      table: drawAs(dtype, 7, 12),
+      gradient: draw(5, 12),
+      means: full([7, 12]),
+      squares: full([7, 12]),
+      ids: ids(),
+    }),
+    anywhere: ['ids'],
+    // What it changes are copies.
+    call: ({ table, gradient, means, squares, ids }: Given) => {
+      const [own, ...state] = [table, means, squares].map((t) => native.embeddingTableCopySync(t.handle));
+      const column = ids.reshape([5, 1]);
+      const rates = { learningRate: 0.1, epsilon: 1e-8, beta1: 0.9, beta2: 0.999, seed: 3, step: 2 };
+      const update = { optimizer: 'adam', ...rates } as const;
+      const bags = { mode: 'sum', padding: -1 } as const;
+      try {
+        native.embeddingTableUpdateSync(own!, state, gradient.handle, column.handle, undefined, bags, update);
+      } catch (error) {
+        for (const handle of [own!, ...state]) native.dispose(handle);
+        throw error;
+      }
+      return [own!, ...state].map((handle) => new Tensor(handle));
+    },
+    tolerance: dtype === 'float32' ? 1e-5 : 0.01,
+  })),
+  {
+    operation: 'requireFinite',
+    args: () => ({ vectors: draw(5, 3) }),
+    call: ({ vectors }) => {
+      native.requireFiniteSync(vectors.handle);
+      return [];
+    },
+  },
   ...(['innerProduct', 'cosine', 'l2'] as const).flatMap((metric) =>
     (['topkQueued', 'topk'] as const).map((operation) => ({
       operation,

@@ -5,6 +5,7 @@
 
 #include "backend/cuda_plugin.h"
 #include "test/simt/backend.h"
+#include "test/simt/emulator.h"
 
 namespace topknot::cuda {
 namespace {

@@ -3,6 +3,7 @@
 import * as topknot from '../../lib/index.js';
 import { type DType, full, Tensor, tensor } from '../../lib/index.js';
 import { native } from '../../lib/native.js';
+import type { Handle } from '../../lib/native-ops.js';
 import { numbers } from '../models/suite.js';
 
 export type Arguments = Record<string, Tensor>;
@@ -286,31 +287,35 @@ export const cases: Case[] = [
   ...(['float32', 'float16', 'bfloat16'] as const).map((dtype) => ({
     operation: 'embeddingTableUpdate',
     what: dtype,
-    args: () => ({
-      table: drawAs(dtype, 7, 12),
-      gradient: draw(5, 12),
-      means: full([7, 12]),
-      squares: full([7, 12]),
-      ids: ids(),
-    }),
+    args: () => ({ table: drawAs(dtype, 7, 12), gradient: draw(5, 12), state: full([7], { value: 0.5 }), ids: ids() }),
     anywhere: ['ids'],
     // What it changes are copies.
-    call: ({ table, gradient, means, squares, ids }: Given) => {
-      const [own, ...state] = [table, means, squares].map((t) => native.embeddingTableCopySync(t.handle));
-      const column = ids.reshape([5, 1]);
+    call: ({ table, gradient, state, ids }: Given) => {
+      const made: Handle[] = [];
       const rates = { learningRate: 0.1, epsilon: 1e-8, beta1: 0.9, beta2: 0.999, seed: 3, step: 2 };
-      const update = { optimizer: 'adam', ...rates } as const;
+      const update = { optimizer: 'adagrad', ...rates } as const;
       const bags = { mode: 'sum', padding: -1 } as const;
       try {
-        native.embeddingTableUpdateSync(own!, state, gradient.handle, column.handle, undefined, bags, update);
+        for (const t of [table, state]) made.push(native.embeddingTableCopySync(t.handle));
+        const column = ids.reshape([5, 1]);
+        native.embeddingTableUpdateSync(made[0]!, [made[1]!], gradient.handle, column.handle, undefined, bags, update);
       } catch (error) {
-        for (const handle of [own!, ...state]) native.dispose(handle);
+        for (const handle of made) native.dispose(handle);
         throw error;
       }
-      return [own!, ...state].map((handle) => new Tensor(handle));
+      return made.map((handle) => new Tensor(handle));
     },
     tolerance: dtype === 'float32' ? 1e-5 : 0.01,
   })),
+  {
+    operation: 'embeddingQuantize',
+    args: () => ({ table: table() }),
+    call: ({ table }) => {
+      const made = native.embeddingQuantizeSync(table.handle, 8);
+      return [made.data, made.scale, made.bias].map((handle) => new Tensor(handle));
+    },
+    tolerance: 1e-6,
+  },
   {
     operation: 'requireFinite',
     args: () => ({ vectors: draw(5, 3) }),

@@ -37,7 +37,18 @@ async function run(one: Case, args: Arguments): Promise<number[][]> {
   }
 }
 
-const outcomeOf = (one: Case, args: Arguments) => run(one, args).catch((error: unknown) => error as TopknotError);
+/** Waits for what is still queued behind a call that threw. */
+const drained = () => tensor([1]).cast('int8').data();
+
+async function outcomeOf(one: Case, args: Arguments): Promise<number[][] | TopknotError> {
+  try {
+    return await run(one, args);
+  } catch (error) {
+    return error as TopknotError;
+  } finally {
+    await drained();
+  }
+}
 const code = (outcome: unknown) => (outcome instanceof TopknotError ? outcome.code : 'none');
 
 /** Runs the body for every operation that the GPU has, with its arguments there. They are gone afterwards. */
@@ -89,6 +100,7 @@ describe('a kernel that crashes', () => {
   everyOperation(async (one, args, live) => {
     set('grid', 1);
     const outcome = await outcomeOf(one, args);
+    if (one.operation === 'embeddingTableCopy') return expect(code(outcome)).toBe('none'); // it needs no kernel
     expect(code(outcome)).toBe('ERR_DEVICE_LOST');
     expect((outcome as Error).message).toContain('a planted fault');
     expect(code(await outcomeOf(one, args))).toBe('ERR_DEVICE_LOST');

@@ -38,7 +38,7 @@ export default defineConfig({
             'test/ops/{cholesky,decompositions}.test.ts',
             'test/search/top-k.test.ts',
           ],
-          env: gpus,
+          env: { ...gpus, TOPKNOT_TEST_DEVICE: 'cuda' },
         },
       },
     ],

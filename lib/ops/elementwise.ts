@@ -131,11 +131,13 @@ function binaryBackward(name: Binary): (outGradient: Floats, a: Operand, b: Oper
 
 function handles(a: Operand, b: Operand): [Handle, Handle] {
   if (typeof a === 'number' && typeof b === 'number') expected('a', 'a Tensor, as b is a number,', a);
-  return [operand('a', a), operand('b', b)];
+  return [operand('a', a, b), operand('b', b, a)];
 }
 
-function operand(name: string, value: Operand): Handle {
-  if (typeof value === 'number') return native.tensorFull('float32', [], value);
+/** A number becomes a tensor beside the other operand. */
+function operand(name: string, value: Operand, other: Operand): Handle {
+  if (typeof value === 'number')
+    return native.toDevice(native.tensorFull('float32', [], value), other instanceof Tensor ? other.device : 'cpu');
   return value instanceof Tensor ? value.handle : expected(name, 'a Tensor or a number', value);
 }
 

@@ -33,9 +33,10 @@ export default defineConfig({
         plugins: [onGpu],
         test: {
           name: 'cuda ops',
+          // What is about threads, or too much for the emulator, they leave out by TOPKNOT_TEST_DEVICE.
           include: [
-            'test/ops/{softmax,layer-norm,elementwise,reduce,matmul,attention,embedding-bag,embedding-backward}.test.ts',
-            'test/ops/{cholesky,decompositions}.test.ts',
+            'test/ops/{softmax,layer-norm,elementwise,reduce,matmul,attention,cholesky}.test.ts',
+            'test/ops/{embedding-bag,embedding-backward}.test.ts',
             'test/search/top-k.test.ts',
           ],
           env: { ...gpus, TOPKNOT_TEST_DEVICE: 'cuda' },

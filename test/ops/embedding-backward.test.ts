@@ -104,25 +104,28 @@ describe('embeddingBagBackward', () => {
     });
   });
 
-  it('gives the same bytes at any thread count, for rows used once and thousands of times', async () => {
-    const [rows, cols, bags, size] = [5000, 33, 4000, 12];
-    const ids = Int32Array.from({ length: bags * size }, (_, i) => (i % 3 === 0 ? 7 : (i * 7919) % rows));
-    const shaped = tensor<'int32'>(ids, { shape: [bags, size] });
-    const dOut = tensor(
-      Float32Array.from({ length: bags * cols }, (_, i) => Math.sin(i)),
-      { shape: [bags, cols] },
-    );
-    const table = tensor(new Float32Array(rows * cols), { shape: [rows, cols] });
-    const before = threads();
-    const results: Buffer[] = [];
-    for (const count of [1, 3, 8]) {
-      setThreads(count);
-      const { values } = await embeddingBagBackward(dOut, table, shaped, undefined, { mode: 'mean' });
-      results.push(Buffer.from(values.dataSync().buffer));
-    }
-    setThreads(before);
-    expect(results.map((bytes) => bytes.equals(results[0]!))).toEqual([true, true, true]);
-  });
+  it.skipIf(process.env.TOPKNOT_TEST_DEVICE)(
+    'gives the same bytes at any thread count, for rows used once and thousands of times',
+    async () => {
+      const [rows, cols, bags, size] = [5000, 33, 4000, 12];
+      const ids = Int32Array.from({ length: bags * size }, (_, i) => (i % 3 === 0 ? 7 : (i * 7919) % rows));
+      const shaped = tensor<'int32'>(ids, { shape: [bags, size] });
+      const dOut = tensor(
+        Float32Array.from({ length: bags * cols }, (_, i) => Math.sin(i)),
+        { shape: [bags, cols] },
+      );
+      const table = tensor(new Float32Array(rows * cols), { shape: [rows, cols] });
+      const before = threads();
+      const results: Buffer[] = [];
+      for (const count of [1, 3, 8]) {
+        setThreads(count);
+        const { values } = await embeddingBagBackward(dOut, table, shaped, undefined, { mode: 'mean' });
+        results.push(Buffer.from(values.dataSync().buffer));
+      }
+      setThreads(before);
+      expect(results.map((bytes) => bytes.equals(results[0]!))).toEqual([true, true, true]);
+    },
+  );
 
   it('refuses what does not fit', async () => {
     const [table, ids] = [tensor([[1, 2]]), tensor([[0, 0]]).cast('int32')];

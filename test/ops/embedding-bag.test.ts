@@ -59,22 +59,25 @@ describe('embeddingBag', () => {
     expect([...(await fixed.data())]).toEqual([5, 6]);
   });
 
-  it('gives the same bytes at any thread count, for bags of very different lengths', () => {
-    const [rows, cols, n] = [500, 37, 40_000];
-    const table = tensor(
-      Float32Array.from({ length: rows * cols }, (_, i) => Math.sin(i)),
-      { shape: [rows, cols] },
-    );
-    const ids = Int32Array.from({ length: n }, (_, i) => (i * 7919) % rows);
-    const offsets = Int32Array.of(0, 0, 30_000, ...Array.from({ length: 10_001 }, (_, i) => 30_000 + i));
-    const before = threads();
-    const results = [1, 2, 7].map((count) => {
-      setThreads(count);
-      return Buffer.from(embeddingBagSync(table, ids, offsets, { mode: 'mean' }).dataSync().buffer);
-    });
-    setThreads(before);
-    expect(results.map((bytes) => bytes.equals(results[0]!))).toEqual([true, true, true]);
-  });
+  it.skipIf(process.env.TOPKNOT_TEST_DEVICE)(
+    'gives the same bytes at any thread count, for bags of very different lengths',
+    () => {
+      const [rows, cols, n] = [500, 37, 40_000];
+      const table = tensor(
+        Float32Array.from({ length: rows * cols }, (_, i) => Math.sin(i)),
+        { shape: [rows, cols] },
+      );
+      const ids = Int32Array.from({ length: n }, (_, i) => (i * 7919) % rows);
+      const offsets = Int32Array.of(0, 0, 30_000, ...Array.from({ length: 10_001 }, (_, i) => 30_000 + i));
+      const before = threads();
+      const results = [1, 2, 7].map((count) => {
+        setThreads(count);
+        return Buffer.from(embeddingBagSync(table, ids, offsets, { mode: 'mean' }).dataSync().buffer);
+      });
+      setThreads(before);
+      expect(results.map((bytes) => bytes.equals(results[0]!))).toEqual([true, true, true]);
+    },
+  );
 
   it('throws at once for what it can tell', () => {
     const table = tensor([[1, 2]]);

@@ -63,7 +63,7 @@ describe('layerNorm', () => {
     expect([...(await out.data())]).toEqual(Array(10).fill(2));
   });
 
-  it('gives the same bytes at any number of threads', async () => {
+  it.skipIf(process.env.TOPKNOT_TEST_DEVICE)('gives the same bytes at any number of threads', async () => {
     const before = threads();
     const [x, g, weight] = [next(1000, 50), next(1000, 50), next(50)].map(tensorOf);
     const bytes = async () => {

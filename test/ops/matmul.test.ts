@@ -87,7 +87,7 @@ describe('matmul', () => {
     expect([...out]).toEqual([Number.NaN, Number.NaN, 11, 16]);
   });
 
-  it('gives the same bytes at any number of threads', async () => {
+  it.skipIf(process.env.TOPKNOT_TEST_DEVICE)('gives the same bytes at any number of threads', async () => {
     const before = threads();
     const [a, b] = [next(130, 300), next(300, 70)].map(tensorOf);
     const long = [next(2100, 20), next(2100, 30)].map(tensorOf);

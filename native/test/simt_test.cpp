@@ -212,6 +212,21 @@ __global__ void missingSecondBarrier(int* out) {
   out[threadIdx.x] = values[threadIdx.x];
 }
 
+/// Two sums over the block through the same memory, without the barrier between them: a warp that is held up just before
+/// it reads finds the numbers of the second sum.
+__global__ void missingBarrierBetweenSums(int* out) {
+  SIMT_SHARED(int, parts, threads / 32);
+  int sums = 0;
+  for (int round = 0; round < 2; ++round) {
+    int x = static_cast<int>(threadIdx.x) + 1000 * round;
+    for (int distance = 16; distance > 0; distance /= 2) x += __shfl_xor_sync(~0u, x, distance);
+    if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
+    __syncthreads();
+    for (int warp = 0; warp < threads / 32; ++warp) sums = 3 * sums + parts[warp];
+  }
+  out[blockIdx.x * threads + threadIdx.x] = sums;
+}
+
 __global__ void divergentBarrier(int* out) {
   if (threadIdx.x < 32) {
     __syncthreads();
@@ -278,6 +293,7 @@ __global__ void tooMuchShared(int* out) {
 TEST(findsMissingBarriers) {
   CHECK(outcomes(missingBarrier, threads).size() > 1);
   CHECK(outcomes(missingSecondBarrier, threads).size() > 1);
+  CHECK(outcomes(missingBarrierBetweenSums, threads * 100, {100}).size() > 1);
 }
 
 TEST(findsDivergentBarriers) {

@@ -179,8 +179,8 @@ class Machine {
     std::vector<char> asleep(threads_.size() / warpSize + 1, 0);
     uint64_t round = 0;
     for (auto turn = order(threads_.size());; ++round) {
-      // Warps are not in step: under a random schedule some sleep while others run far ahead.
-      if (schedule_.order == Schedule::random && round % 64 == 0) {
+      // Warps are not in step: under a random schedule some sleep, from any moment on, while others run far ahead.
+      if (schedule_.order == Schedule::random && (round == 0 || random_() % 32 == 0)) {
         for (char& warp : asleep) warp = random_() % 2 == 0;
       }
       bool progress = false;

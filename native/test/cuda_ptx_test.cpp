@@ -130,13 +130,18 @@ TEST(warpWideInstructions) {
 TEST(dynamicSharedMemory) {
   Emulated device;
   float* out = device.give(std::vector<float>(32));
-  Queue queue(Exec{});
-  queue.launch("fits", storesBehindDynamicMemory, {1, 1, 128}, 32, out);
+  const auto launched = [&](const char* name, int64_t bytes) {
+    Queue queue(Exec{});
+    queue.launch(name, storesBehindDynamicMemory, {1, 1, bytes}, 32, out);
+    LostDevices::all().clear();
+    return std::string(queue.status().message);
+  };
+  CHECK(launched("fits", 128).empty());
   CHECK(out[31] == 1);
 #if !defined(TOPKNOT_SIMT_ASAN)
-  CHECK(faults([&] { queue.launch("small", storesBehindDynamicMemory, {1, 1, 64}, 32, out); }, "out of bounds"));
+  CHECK(launched("small", 64).find("out of bounds") != std::string::npos);
 #endif
-  CHECK(faults([&] { queue.launch("large", storesBehindDynamicMemory, {1, 1, 100 << 10}, 32, out); }, "every GPU"));
+  CHECK(launched("large", 100 << 10).find("every GPU") != std::string::npos);
 }
 
 TEST_MAIN()

@@ -212,8 +212,8 @@ __global__ void missingSecondBarrier(int* out) {
   out[threadIdx.x] = values[threadIdx.x];
 }
 
-/// Two sums over the block through the same memory, without the barrier between them: a warp that is held up just before
-/// it reads finds the numbers of the second sum.
+/// Two sums over the block through the same memory, without the barrier between them: a warp that is held up just
+/// before it reads finds the numbers of the second sum.
 __global__ void missingBarrierBetweenSums(int* out) {
   SIMT_SHARED(int, parts, threads / 32);
   int sums = 0;
@@ -222,7 +222,7 @@ __global__ void missingBarrierBetweenSums(int* out) {
     for (int distance = 16; distance > 0; distance /= 2) x += __shfl_xor_sync(~0u, x, distance);
     if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
     __syncthreads();
-    for (int warp = 0; warp < threads / 32; ++warp) sums = 3 * sums + parts[warp];
+    for (unsigned warp = 0; warp < threads / 32; ++warp) sums = 3 * sums + parts[warp];
   }
   out[blockIdx.x * threads + threadIdx.x] = sums;
 }

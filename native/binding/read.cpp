@@ -89,6 +89,7 @@ Napi::Value read(const Napi::CallbackInfo& info) {
         *tensor = forJs(*tensor);
       } catch (...) {
         error = std::current_exception();
+        *tensor = {};  // its memory is free before anyone hears of the error
       }
       channel->post([=](napi_env raw) {
         channel->release(raw, control);

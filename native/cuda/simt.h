@@ -1,6 +1,6 @@
 // The style that lets one kernel source compile as CUDA (nvcc) and as plain C++ against the SIMT emulator
 // (test/simt/emulator.h), where its logic is tested without a GPU. Kernels are ordinary CUDA C++ except that
-//  - functions are SIMT_DEVICE, members __device__;
+//  - functions are SIMT_DEVICE, members __device__, kernels of headers that several families include SIMT_LOCAL;
 //  - shared memory is declared by SIMT_SHARED(Type, name, count), with trivial types, or for more than 48 KB by
 //    SIMT_DYNAMIC_SHARED(name), whose size goes with the launch;
 //  - kernels are launched by Queue::launch alone, and device memory for work in between comes from Queue::workspace;
@@ -32,6 +32,7 @@ inline constexpr unsigned allLanes = 0xffffffffu;
 
 #if defined(__CUDACC__)
 #define SIMT_DEVICE __device__ inline  // a function of a header, which several files may include
+#define SIMT_LOCAL static              // before a kernel of such a header, unless it is a template
 #define SIMT_SHARED(Type, name, count) __shared__ Type name[count]
 #define SIMT_UNROLL _Pragma("unroll")  // before loops over arrays that must stay in registers
 #define SIMT_AT                        // where a warp-wide wrapper is called: the emulator tells call sites apart

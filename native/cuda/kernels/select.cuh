@@ -25,7 +25,7 @@ inline int64_t sortWidth(int64_t k) {
 }
 
 /// Block q.
-__global__ void selectStart(Selection* selections, int64_t k, Key* sorted, int64_t width) {
+SIMT_LOCAL __global__ void selectStart(Selection* selections, int64_t k, Key* sorted, int64_t width) {
   Selection& s = selections[blockIdx.x];
   s.counts[threadIdx.x] = 0;
   if (threadIdx.x == 0) {
@@ -37,7 +37,7 @@ __global__ void selectStart(Selection* selections, int64_t k, Key* sorted, int64
 }
 
 /// Counts the digits at `shift` of the keys that have the prefix. Blocks (t, q) share the keys of query q.
-__global__ void __launch_bounds__(selectThreads)
+SIMT_LOCAL __global__ void __launch_bounds__(selectThreads)
     selectCount(const Key* keys, int64_t count, Selection* selections, int shift) {
   SIMT_SHARED(unsigned, counts, selectBins);
   Selection& s = selections[blockIdx.y];
@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(selectThreads)
 }
 
 /// Block q: adds the digit at `shift` to the prefix. When there are fewer than k keys it ends at noKey.
-__global__ void __launch_bounds__(selectThreads) selectDigit(Selection* selections, int shift) {
+SIMT_LOCAL __global__ void __launch_bounds__(selectThreads) selectDigit(Selection* selections, int shift) {
   SIMT_SHARED(unsigned, counts, selectBins);
   Selection& s = selections[blockIdx.x];
   counts[threadIdx.x] = s.counts[threadIdx.x];
@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(selectThreads) selectDigit(Selection* selectio
 }
 
 /// Copies the keys that are not below the k-th greatest, in any order. Blocks (t, q) share the keys of query q.
-__global__ void __launch_bounds__(selectThreads)
+SIMT_LOCAL __global__ void __launch_bounds__(selectThreads)
     selectGather(const Key* keys, int64_t count, Selection* selections, Key* sorted, int64_t width) {
   Selection& s = selections[blockIdx.y];
   for (int64_t i = int64_t{blockIdx.x} * selectThreads + threadIdx.x; i < count;
@@ -80,7 +80,8 @@ __global__ void __launch_bounds__(selectThreads)
 }
 
 /// Block (t, q): the steps of a bitonic sort that stay within tile t, for sizes fromSize to toSize.
-__global__ void __launch_bounds__(selectThreads) sortTiles(Key* keys, int64_t width, int64_t fromSize, int64_t toSize) {
+SIMT_LOCAL __global__ void __launch_bounds__(selectThreads)
+    sortTiles(Key* keys, int64_t width, int64_t fromSize, int64_t toSize) {
   SIMT_SHARED(Key, tile, sortTile);
   const int64_t first = int64_t{blockIdx.x} * sortTile;
   Key* source = keys + blockIdx.y * width + first;
@@ -96,7 +97,7 @@ __global__ void __launch_bounds__(selectThreads) sortTiles(Key* keys, int64_t wi
 }
 
 /// One step of a bitonic sort between tiles. Block (t, q) takes pairs [t selectThreads, ...).
-__global__ void sortStep(Key* keys, int64_t width, int64_t size, int64_t stride) {
+SIMT_LOCAL __global__ void sortStep(Key* keys, int64_t width, int64_t size, int64_t stride) {
   const int64_t i = int64_t{blockIdx.x} * selectThreads + threadIdx.x, a = 2 * i - (i & (stride - 1)), b = a + stride;
   Key* row = keys + blockIdx.y * width;
   const Key x = row[a], y = row[b];

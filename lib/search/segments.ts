@@ -62,7 +62,7 @@ export class Segments<T extends Id = Id> {
     await this.#queued(async () => {
       const ids = await (copy instanceof Ids ? copy.distinct('ids') : Ids.checked(copy, 'ids'));
       const type = this.#list[0]!.ids.type;
-      if (ids.size > 0 && ids.type !== type)
+      if (ids.size > 0 && type !== undefined && ids.type !== type)
         expected('ids', `ids that are a ${type}, like those of the index,`, ids.at(0));
       const rows: (number | undefined)[] = new Array(ids.size).fill(undefined);
       const taken: number[][] = [];
@@ -86,7 +86,8 @@ export class Segments<T extends Id = Id> {
       const tensors = made && (await placed(made, this.placement, options));
       options.signal?.throwIfAborted();
       const left = this.#list.map((s, i) => s.without(taken[i]!));
-      this.#swap(tensors ? [...left, new Segment(ids, tensors)] : left);
+      const kept = left.filter((s) => s.ids.size > 0); // an index that was emptied and compacted has no rows
+      this.#swap(tensors ? [...kept, new Segment(ids, tensors)] : left);
       if (this.#list.length > 1 || this.#list[0]!.alive) this.#queued(() => this.#tidy()).catch(() => {});
     });
   }

@@ -20,7 +20,7 @@ class LostDevices {
   void add(int32_t device, const char* reason) {
     const std::lock_guard lock(mutex_);
     if (device < 0 || device >= maxDevices || reasons_[device][0]) return;
-    std::snprintf(reasons_[device], sizeof reasons_[device], "%s", reason);
+    std::snprintf(reasons_[device], sizeof reasons_[device], "%.159s", reason);  // what more there is may go
   }
   /// ERR_DEVICE_LOST for a lost device.
   Status status(int32_t device) {

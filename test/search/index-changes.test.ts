@@ -233,3 +233,11 @@ describe.each(['float32', 'float16', 'bfloat16', 'int8', 'binary'] as const)('a 
     if (storage === 'int8') await refused(edited('"scales"', '"scalez"'), /scales/);
   });
 });
+
+it('takes ids again after all were removed and it was compacted', async () => {
+  const index = await FlatIndex.from(['a', 'b'], new Float32Array([1, 0, 0, 1]));
+  await index.remove(['a', 'b']);
+  await index.compact();
+  await index.add(['c'], new Float32Array([1, 2]));
+  expect(index.searchSync(new Float32Array([1, 0]), { k: 1 }).ids).toEqual(['c']);
+});

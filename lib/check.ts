@@ -59,12 +59,12 @@ export function knownOptions(options: unknown, names: readonly string[], argumen
   }
 }
 
-/** The option `device` of what has none. */
+/** The option `device` of what has none; 'auto' permits the CPU. */
 function onlyCpu(argument: string, device: unknown): void {
-  if (device === undefined || device === 'cpu') return;
+  if (device === undefined || device === 'cpu' || device === 'auto') return;
   throw new TopknotError(
     'ERR_DEVICE',
-    `${argument}.device: this runs on the CPU alone but received ${describe(device)}: use device 'cpu'`,
+    `${argument}.device: expected 'cpu' but received ${describe(device)}: this has no GPU side, or chose its device where it was made`,
   );
 }
 

@@ -23,14 +23,24 @@ async function doctor(): Promise<void> {
   line('node', process.version);
   line('platform', platform());
   try {
-    const { cudaProblem, devices, isa, isas, threads } = await import('./index.js');
+    const { cudaProblem, device, devices, isa, isas, threads } = await import('./index.js');
     line('addon', addonPath());
     line('cpu', `${isa()} (available: ${isas().join(', ')}; TOPKNOT_ISA chooses)`);
     line('threads', `${threads()} (TOPKNOT_THREADS or setThreads() chooses)`);
     const gigabytes = (bytes: number) => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
     const gpus = devices().filter((one) => one.device !== 'cpu');
-    for (const gpu of gpus)
-      line(gpu.device, `${gpu.name}, ${gpu.isa}, ${gigabytes(gpu.totalBytes)}, driver for CUDA ${gpu.driver}`);
+    const problem = (name: string): string => {
+      try {
+        device(name);
+        return '';
+      } catch (error) {
+        return `; cannot be used: ${(error as Error).message}`;
+      }
+    };
+    for (const gpu of gpus) {
+      const what = `${gpu.name}, ${gpu.isa}, ${gigabytes(gpu.totalBytes)}, driver for CUDA ${gpu.driver}`;
+      line(gpu.device, what + problem(gpu.device));
+    }
     if (gpus.length === 0) line('cuda', `none: ${cudaProblem()}`);
   } catch (error) {
     line('addon', (error as Error).message);

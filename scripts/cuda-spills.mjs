@@ -51,7 +51,14 @@ const sources = readdirSync(folder).filter((name) => name.endsWith('.cu'));
 
 /** What ptxas says of each kernel: its mangled name and the bytes it spills. */
 async function compile(source) {
-  const options = ['-std=c++20', '-arch=sm_80', '--expt-relaxed-constexpr', '-Xcompiler=-Wall,-Wextra', '-Xptxas=-v'];
+  const options = [
+    '-std=c++20',
+    '-arch=sm_80',
+    '--expt-relaxed-constexpr',
+    '-fmad=false',
+    '-Xcompiler=-Wall,-Wextra',
+    '-Xptxas=-v',
+  ];
   const out = join(tmpdir(), `topknot-${process.pid}-${source}.cubin`);
   const args = [...options, '-I', native(), '-cubin', '-o', out];
   const { stdout, stderr } = await promisify(execFile)(nvcc, [...args, join(folder, source)], { maxBuffer: 1 << 26 });

@@ -68,7 +68,7 @@ export interface AlsOptions {
    * Bytes of the GPU's memory that `fit` may take: what is free there unless given, or 0. Interactions that do not fit
    * beside the vectors stream through in blocks of rows, in every sweep.
    */
-  deviceMemory?: number;
+  deviceBytes?: number;
 }
 
 export interface AlsFitOptions extends JobOptions {
@@ -308,7 +308,7 @@ function checkOptions(options: AlsOptions): Required<AlsOptions> {
     'seed',
     'computeLoss',
     'device',
-    'deviceMemory',
+    'deviceBytes',
   ]);
   const objective = oneOf('objective', options.objective ?? 'ials', ['ials', 'hkv'] as const);
   const hkv = objective === 'hkv';
@@ -329,6 +329,6 @@ function checkOptions(options: AlsOptions): Required<AlsOptions> {
     seed: integer('seed', options.seed ?? 42, 0),
     computeLoss: boolean('computeLoss', options.computeLoss ?? false),
     device: string('device', options.device ?? 'cpu'),
-    deviceMemory: integer('deviceMemory', options.deviceMemory ?? 0, 0),
+    deviceBytes: integer('deviceBytes', options.deviceBytes ?? 0, 0),
   };
 }

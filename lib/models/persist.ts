@@ -28,6 +28,9 @@ export const matrixTensors = (name: string, { indptr, indices, values }: CsrMatr
     [`${name}.values`, values],
   ] as const;
 
+/** Where a fit ran is no property of the model: whoever loads it may have no GPU. */
+const notTheModels = new Set(['device', 'deviceBytes']);
+
 /** Writes a model: its tensors, interactions.{indptr,indices,values}, the ids, and the options in the metadata. @internal */
 export async function writeModel<U extends Id, I extends Id>(
   path: string,
@@ -49,7 +52,7 @@ export async function writeModel<U extends Id, I extends Id>(
       format: 'topknot',
       version,
       model: saved.model,
-      options: JSON.stringify(saved.options),
+      options: JSON.stringify(saved.options, (key, value) => (notTheModels.has(key) ? undefined : value)),
       shape: JSON.stringify(seen.shape),
       ...userIds.metadata,
       ...itemIds.metadata,

@@ -1,4 +1,5 @@
 import { finite, integer, knownOptions, oneOf } from '../check.js';
+import { device as named } from '../device.js';
 import { expected, TopknotError } from '../errors.js';
 import { readSafetensors, writeSafetensors } from '../format/safetensors.js';
 import { type JobOptions, runJob } from '../job.js';
@@ -126,12 +127,12 @@ export class EmbeddingTable {
     if (!Array.isArray(shape) || shape.length !== 2) expected('shape', '[rows, cols]', shape);
     integer('shape', shape[0], 0);
     integer('shape', shape[1], 1);
-    native.device(device);
+    const where = named(device);
     const made = await runJob('long', {}, (control) =>
       native.randomValues(control, dtype, shape, init, std, checked.seed),
     );
     const state = stateOf({ table: new Tensor(made) }, checked.optimizer);
-    const [table, ...placed] = [made, ...state].map((handle) => moved(handle, device));
+    const [table, ...placed] = [made, ...state].map((handle) => moved(handle, where));
     return new EmbeddingTable(table!, placed, 0, checked);
   }
 
@@ -162,8 +163,9 @@ export class EmbeddingTable {
   static async load(path: string, options: JobOptions & { device?: string | undefined } = {}): Promise<EmbeddingTable> {
     knownOptions(options, ['signal', 'onProgress', 'device']);
     const { device = 'cpu', ...jobOptions } = options;
-    native.device(device);
+    const where = named(device);
     const { tensors, metadata } = await readSafetensors(path, jobOptions);
+    let found: { handles: Handle[]; step: number; checked: ReturnType<typeof checkOptions> };
     try {
       if (metadata.get('format') !== 'topknot' || metadata.get('model') !== fileKind)
         throw new TopknotError('ERR_FORMAT', 'it was not saved by EmbeddingTable');
@@ -176,13 +178,13 @@ export class EmbeddingTable {
         names[checked.optimizer].map((name) => [name, tensors.get(`state.${name}`) as Tensor<'float32'>]),
       );
       const step = integer('step', Number(metadata.get('step')), 0);
-      const handles = [table.handle, ...stateOf({ table, state }, checked.optimizer)];
-      const [placed, ...placedState] = handles.map((handle) => moved(handle, device));
-      return new EmbeddingTable(placed!, placedState, step, checked);
+      found = { handles: [table.handle, ...stateOf({ table, state }, checked.optimizer)], step, checked };
     } catch (cause) {
       const what = cause instanceof Error ? cause.message : String(cause);
       throw new TopknotError('ERR_FORMAT', `path: '${path}' is no embedding table: ${what}`, { cause });
     }
+    const [table, ...state] = found.handles.map((handle) => moved(handle, where));
+    return new EmbeddingTable(table!, state, found.step, found.checked);
   }
 
   /** Updates so far. */

@@ -138,12 +138,13 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
    */
   static async load<T extends Id = Id>(
     path: string,
-    { device, deviceBytes, ...options }: JobOptions & PlacementOptions & { map?: boolean | undefined } = {},
+    options: JobOptions & PlacementOptions & { map?: boolean | undefined } = {},
   ): Promise<FlatIndex<T>> {
-    knownOptions(options, ['map', 'signal', 'onProgress']);
+    knownOptions(options, ['map', 'device', 'deviceBytes', 'signal', 'onProgress']);
+    const { device, deviceBytes, ...rest } = options;
     const placement = placementOf({ device, deviceBytes });
-    const { segment, storage, metric } = await loadFlat<T>(path, options);
-    const tensors = await placed(segment.tensors, placement, options);
+    const { segment, storage, metric } = await loadFlat<T>(path, rest);
+    const tensors = await placed(segment.tensors, placement, rest);
     return new FlatIndex(new Segments(new Segment(segment.ids, tensors), storage, metric, placement));
   }
 

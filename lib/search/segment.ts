@@ -1,4 +1,5 @@
 import { type Id, Ids } from '../data/ids.js';
+import { dtypeBytes } from '../dtype.js';
 import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
 import { allowedBits, type ItemFilter } from '../ops/item-filter.js';
@@ -147,7 +148,16 @@ export async function merge<T extends Id>(
   };
   const ids = new Ids(await liveIds(segments, signal));
   await ids.ready();
-  return new Segment(ids, placement ? await placed(tensors, placement, options) : tensors);
+  if (!placement) return new Segment(ids, tensors);
+  // What was on the GPU fits there again, though a third of what is free beside it may be less.
+  const there = segments.every((s) => s.tensors.vectors.device !== 'cpu');
+  const bytes = placement.bytes ?? (there ? bytesOf(tensors) : undefined);
+  return new Segment(ids, await placed(tensors, { ...placement, bytes }, options));
+}
+
+function bytesOf({ vectors, norms, codes }: SegmentTensors): number {
+  const parts = [vectors, norms, codes?.codes, codes?.scales, codes?.residuals];
+  return parts.reduce((sum, t) => sum + (t ? t.size * dtypeBytes[t.dtype] : 0), 0);
 }
 
 /** The ids of live vectors, in their order. @internal */

@@ -89,7 +89,11 @@ struct Result {
   void set(F&& f) {
     value.emplace(f());
   }
-  Napi::Value encode(Napi::Env env) { return Js<R>::to(env, *value); }
+  /// Once: the handles are then the only owners, even while the job's thread still winds up.
+  Napi::Value encode(Napi::Env env) {
+    const std::optional<R> last = std::exchange(value, std::nullopt);
+    return Js<R>::to(env, *last);
+  }
 };
 template <>
 struct Result<void> {

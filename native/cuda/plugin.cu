@@ -28,7 +28,10 @@ Status device(int32_t index, CudaDeviceInfo* out) noexcept {
   *out = {};
   cudaDeviceProp properties{};
   const Status status = statusOf(cudaGetDeviceProperties(&properties, index), "cudaGetDeviceProperties");
-  if (!status.ok()) return status;
+  if (!status.ok()) {
+    cudaGetLastError();
+    return status;
+  }
   std::snprintf(out->name, sizeof out->name, "%s", properties.name);
   out->major = properties.major;
   out->minor = properties.minor;
@@ -40,7 +43,7 @@ Status device(int32_t index, CudaDeviceInfo* out) noexcept {
 Status freeBytes(int32_t index, uint64_t* out) noexcept {
   Queue queue(Exec{.device = index});
   size_t free = 0, total = 0;
-  if (queue.status().ok()) queue.note(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+  if (queue.status().ok()) queue.note(freeMemory(index, &free, &total), "cudaMemGetInfo");
   *out = free;
   return queue.status();
 }

@@ -3,6 +3,7 @@
 #pragma once
 #include <cuda_runtime_api.h>
 
+#include <mutex>
 #include <type_traits>
 
 #include "cuda/simt.h"
@@ -25,6 +26,10 @@ inline Status statusOf(cudaError_t answer, const char* what) {
       code = ErrorCode::device;
       break;
     case cudaErrorIllegalAddress:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
     case cudaErrorLaunchFailure:
     case cudaErrorLaunchTimeout:
     case cudaErrorECCUncorrectable:
@@ -37,6 +42,18 @@ inline Status statusOf(cudaError_t answer, const char* what) {
   }
   return failure(code, "%s: CUDA answered %s (%d): %s", what, cudaGetErrorName(answer), static_cast<int>(answer),
                  cudaGetErrorString(answer));
+}
+
+/// Free memory of the current device, with what its pool keeps for the next allocation.
+inline cudaError_t freeMemory(int32_t device, size_t* free, size_t* total) {
+  cudaMemPool_t pool;
+  uint64_t kept = 0, used = 0;
+  cudaError_t answer = cudaMemGetInfo(free, total);
+  if (answer == cudaSuccess) answer = cudaDeviceGetDefaultMemPool(&pool, device);
+  if (answer == cudaSuccess) answer = cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemCurrent, &kept);
+  if (answer == cudaSuccess) answer = cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &used);
+  if (answer == cudaSuccess && kept > used) *free += kept - used;
+  return answer;
 }
 
 class Queue {
@@ -56,9 +73,14 @@ class Queue {
   const Status& status() const { return status_; }
   cudaStream_t stream() const { return stream_; }
   void note(cudaError_t answer, const char* what) {
-    if (answer == cudaSuccess || !status_.ok()) return;
-    status_ = statusOf(answer, what);
-    if (status_.code == static_cast<int32_t>(ErrorCode::deviceLost)) LostDevices::all().add(device_, status_.message);
+    if (answer == cudaSuccess) return;
+    cudaGetLastError();  // or the next launch of this thread would be taken to have failed
+    if (!status_.ok()) return;
+    const Status found = statusOf(answer, what);
+    status_ = found;
+    if (found.code != static_cast<int32_t>(ErrorCode::deviceLost)) return;
+    status_ = failure(ErrorCode::deviceLost, "device 'cuda:%d': %.200s", device_, found.message);
+    LostDevices::all().add(device_, found.message);
   }
 
   /// Memory in the order of the stream; null after a failure.
@@ -75,7 +97,7 @@ class Queue {
     if (answer == cudaErrorMemoryAllocation) {
       cudaGetLastError();
       size_t free = 0, total = 0;
-      cudaMemGetInfo(&free, &total);
+      freeMemory(device_, &free, &total);
       fail(failure(ErrorCode::memory, "device 'cuda:%d': could not allocate %zu bytes: %zu of %zu are free", device_,
                    bytes, free, total));
     } else {
@@ -98,12 +120,24 @@ class Queue {
     return static_cast<T*>(data);
   }
 
+  /// Gives a workspace back before the Queue's end, in the order of the stream.
+  void release(void* data) {
+    for (int i = 0; i < workspaces_; ++i) {
+      if (workspace_[i] != data) continue;
+      workspace_[i] = workspace_[--workspaces_];
+      return note(cudaFreeAsync(data, stream_), "cudaFreeAsync");
+    }
+  }
+
   template <typename... Params>
   void launch(const char* name, void (*kernel)(Params...), Grid grid, int threads,
               std::type_identity_t<Params>... args) {
     if (!status_.ok()) return;
+    if (!grid.fits()) return fail(failure(ErrorCode::range, "%s: too much for one launch on a GPU", name));
     const int shared = static_cast<int>(grid.shared);
-    if (shared > (48 << 10)) {
+    std::unique_lock sizing(sizing_, std::defer_lock);
+    if (shared > (40 << 10)) {  // 48 KB need no asking, but a kernel may have declared some of them
+      sizing.lock();            // the limit is the kernel's, whoever launches it next
       note(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), name);
       if (!status_.ok()) return;
     }
@@ -139,7 +173,7 @@ class Queue {
   }
 
  private:
-  static constexpr int maxWorkspaces = 16;
+  static inline std::mutex sizing_;
   cudaStream_t stream_;
   int device_;
   Status status_;

@@ -21,7 +21,11 @@ namespace topknot::cuda {
 struct Grid {
   int64_t x = 1, y = 1;
   int64_t shared = 0;  // bytes of the kernel's SIMT_DYNAMIC_SHARED
+
+  bool fits() const { return x >= 1 && x <= INT32_MAX && y >= 1 && y <= 65535; }
 };
+
+inline constexpr int maxWorkspaces = 16;  // of a Queue at a time
 
 /// What every GPU from compute capability 8.0 can give to a block.
 inline constexpr int64_t maxDynamicShared = 99 << 10;

@@ -28,7 +28,7 @@ void checkOptions(const AlsOptions& o) {
   checkNumber(o.regularization, 0, "regularization");
   checkNumber(o.regularizationExponent, 0, "regularizationExponent");
   checkNumber(o.initStd, 0, "initStd");
-  require(o.deviceMemory >= 0, ErrorCode::range, "deviceMemory: expected 0 or more but received ", o.deviceMemory);
+  require(o.deviceBytes >= 0, ErrorCode::range, "deviceBytes: expected 0 or more but received ", o.deviceBytes);
 }
 
 /// The matrix with weights alpha * value.
@@ -124,10 +124,11 @@ int64_t roomForMatrix(const Csr& users, const Csr& items, const AlsOptions& o, D
   constexpr int64_t all = std::numeric_limits<int64_t>::max();
   if (device.kind == Device::cpu) return all;
   const int64_t factors = 4 * o.factors * (users.rows() + items.rows());
-  const int64_t room = (o.deviceMemory > 0 ? o.deviceMemory : freeBytes(device)) - factors;
+  const int64_t room = (o.deviceBytes > 0 ? o.deviceBytes : freeBytes(device)) - factors;
   // As much again is for what the kernels need in between; a block is copied before the one before it is given back.
   const int64_t both = csrBytes(users.rows(), users.nnz()) + csrBytes(items.rows(), items.nnz());
-  return both <= room / 2 ? all : std::max<int64_t>(room / 8, 1);
+  const int64_t least = o.deviceBytes > 0 ? 1 : int64_t{64} << 20;
+  return both <= room / 2 ? all : std::max(room / 8, least);
 }
 
 /// Σ_u λ_u |x_u|².

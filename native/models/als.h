@@ -47,10 +47,10 @@ struct AlsOptions {
   double initStd = 0.1;  // factors start as N(0, initStd / √factors)
   bool computeLoss = false;
   std::string device = "cpu";  // where alsFit computes
-  int64_t deviceMemory = 0;    // bytes that it may take there; 0: what is free
+  int64_t deviceBytes = 0;     // bytes that it may take there; 0: what is free
 };
 TOPKNOT_FIELDS(AlsOptions, factors, solver, cgSteps, blockSize, objective, unobservedWeight, alpha, regularization,
-               regularizationForm, regularizationExponent, iterations, seed, initStd, computeLoss, device, deviceMemory)
+               regularizationForm, regularizationExponent, iterations, seed, initStd, computeLoss, device, deviceBytes)
 
 struct AlsFactors {
   Tensor userFactors, itemFactors;  // [users, factors], [items, factors]

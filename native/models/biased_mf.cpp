@@ -94,7 +94,9 @@ namespace ops {
 RatingRows biasedMfFit(Job& job, Csr users, Csr items, std::optional<Tensor> userRows, std::optional<Tensor> itemRows,
                        BiasedMfOptions o) {
   checkOptions(o);
-  const Device device = deviceNamed(o.device.value_or("cpu"));
+  const std::string where = o.device.value_or("cpu");
+  const bool anywhere = where == "auto" && o.solver == BiasedMfSolver::als;  // then the CPU
+  const Device device = anywhere ? Device{} : deviceNamed(where);
   require(device.kind == Device::cpu || o.solver == BiasedMfSolver::sgd, ErrorCode::device,
           "device: BiasedMF fits by solver 'als' on the CPU alone but received '", text(device),
           "': use solver 'sgd' or device 'cpu'");

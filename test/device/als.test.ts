@@ -75,10 +75,10 @@ describe.each(solvers)('ALS with solver %s on a GPU', (_, options) => {
   it('streams through a memory that is too small', async () => {
     const whole = await fitted({ ...options, device: 'cuda', computeLoss: false });
     set(8, 1e6);
-    const streamed = await fitted({ ...options, device: 'cuda', computeLoss: false, deviceMemory: 1 });
+    const streamed = await fitted({ ...options, device: 'cuda', computeLoss: false, deviceBytes: 1 });
     expect(1e6 - get(8)).toBeGreaterThan(2 * 2 * (30 + 21)); // launches: of two sweeps, with a block for every row
     expect(await factorsOf(streamed)).toEqual(await factorsOf(whole));
-    await expectClose(await fitted({ ...options, device: 'cuda', deviceMemory: 4000 }), await fitted(options));
+    await expectClose(await fitted({ ...options, device: 'cuda', deviceBytes: 4000 }), await fitted(options));
   });
 });
 
@@ -129,7 +129,7 @@ describe('a fit on a GPU', () => {
 
   it('refuses what is no name and no number', () => {
     expect(() => new ALS({ device: 1 as never })).toThrow(TopknotError);
-    expect(() => new ALS({ deviceMemory: -1 })).toThrow(TopknotError);
+    expect(() => new ALS({ deviceBytes: -1 })).toThrow(TopknotError);
   });
 
   it('refuses systems without a solution as the CPU does', async () => {

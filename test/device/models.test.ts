@@ -74,7 +74,8 @@ describe('option device', () => {
     expect(() => make(name, { device: 'cuda' })).toThrow(
       expect.objectContaining({
         code: 'ERR_DEVICE',
-        message: "options.device: this runs on the CPU alone but received 'cuda': use device 'cpu'",
+        message:
+          "options.device: expected 'cpu' but received 'cuda': this has no GPU side, or chose its device where it was made",
       }),
     );
     make(name, { device: 'cpu' });

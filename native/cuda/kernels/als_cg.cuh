@@ -217,9 +217,10 @@ inline Status alsCg(const Exec& exec, const AlsArgs& a, const AlsPlan& plan = {}
   Queue queue(exec);
   const int64_t f = a.fixed.cols;
   if (a.rows.rows == 0 || f == 0) return queue.status();
-  if (alsCgShared(f) > maxDynamicShared) {
+  constexpr int64_t room = maxDynamicShared - 1024;  // the kernel declares a little itself
+  if (alsCgShared(f) > room) {
     return failure(ErrorCode::range, "factors: expected at most %lld on a GPU with solver 'cg' but received %lld",
-                   static_cast<long long>(maxDynamicShared / alsCgShared(1)), static_cast<long long>(f));
+                   static_cast<long long>(room / alsCgShared(1)), static_cast<long long>(f));
   }
   auto* failed = queue.zero<unsigned long long>();
   HeavyRows alone{nullptr, a.rows.rows};  // each by a block

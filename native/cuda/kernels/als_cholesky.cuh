@@ -63,7 +63,7 @@ struct AlsSystem {
   __device__ void gather(const Team& team, const Memory<Team>& m, int64_t first, int count, int set) const {
     const int64_t f = a.fixed.cols;
     float* vectors = m.vectors + set * alsEntries * size;
-    if (f % 4 == 0) {
+    if (Team::inShared && f % 4 == 0) {
       const int pieces = size / 4;
       for (int i = team.thread(); i < count * pieces; i += team.size()) {
         const float* y = a.fixed.data + a.rows.indices[first + i / pieces] * f;

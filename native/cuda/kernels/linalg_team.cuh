@@ -97,6 +97,7 @@ void launchTeams(Queue& queue, const char* name, const Work& work, int64_t batch
   const int64_t room = int64_t{2} * queue.multiprocessors(), blocks = batch < room ? batch : room;
   T* workspace = queue.workspace<T>(blocks * elements);
   queue.launch(name, solveMatrices<BlockTeam<false>, Work>, {blocks}, threads, work, batch, elements, workspace);
+  queue.release(workspace);
 }
 
 // The same names for both precisions.

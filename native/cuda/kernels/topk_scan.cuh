@@ -219,7 +219,7 @@ void topkListed(Queue& queue, const Exec& exec, const TopkSearch& search, const 
   const int64_t listKeys = (slices.count > 0 ? slices.count : 1) * search.k;
   Key* lists = nullptr;
   forChunks(
-      exec, plan, search.queries, listKeys * static_cast<int64_t>(sizeof(Key)) + output.chunkBytes(), INT32_MAX,
+      exec, plan, search.queries, listKeys * static_cast<int64_t>(sizeof(Key)) + output.chunkBytes(), selectQueries,
       [&](int64_t step) {
         lists = queue.workspace<Key>(step * listKeys);
         output.prepare(queue, step);

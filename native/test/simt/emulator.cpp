@@ -115,6 +115,7 @@ class Machine {
   /// The hardware may finish a copy at any time: random schedules carry out every other one at once, which shows where
   /// memory is still in use.
   void copyLater(const Copy& copy) {
+    if (!shared_.holds(copy.to)) throw Fault("copyAsync: expected to copy to shared memory");
     running_->copies.push_back(copy);
     if (schedule_.order == Schedule::random && random_() % 2 == 0) carryOut(running_->copies.back());
   }
@@ -316,8 +317,8 @@ class Machine {
 };
 
 Machine& machine() {
-  static Machine one;
-  return one;
+  static Machine* const one = new Machine;  // never destroyed: a stream's thread may outlive static destructors
+  return *one;
 }
 
 }  // namespace

@@ -35,6 +35,7 @@ class SharedMemory {
   /// A dynamic variable does not count towards the limit of what is declared.
   void* variable(const void* tag, const char* name, size_t bytes, bool dynamic = false);
   void endBlock(const char* kernel);
+  bool holds(const void* data) const { return data >= arena_.data() && data < arena_.data() + arena_.size(); }
 
  private:
   struct Variable {

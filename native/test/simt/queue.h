@@ -36,15 +36,23 @@ class Queue {
 
   template <typename T>
   T* workspace(int64_t count) {
+    if (workspaces_.size() == maxWorkspaces) {
+      fail(failure(ErrorCode::internal, "a kernel asked for more than %d workspaces", maxWorkspaces));
+    }
     void* data = allocate(static_cast<size_t>(count > 0 ? count : 1) * sizeof(T));
     if (data) workspaces_.push_back(data);
     return static_cast<T*>(data);
+  }
+
+  void release(void* data) {
+    if (std::erase(workspaces_, data) > 0) simt::release(data);
   }
 
   template <typename... Params>
   void launch(const char* name, void (*kernel)(Params...), Grid grid, int threads,
               std::type_identity_t<Params>... args) {
     if (!status_.ok()) return;
+    if (!grid.fits()) return fail(failure(ErrorCode::range, "%s: too much for one launch on a GPU", name));
     const std::lock_guard lock(launching_);  // the size of dynamic shared memory is the emulator's, not the launch's
     try {
       if (grid.shared > maxDynamicShared) {
@@ -54,7 +62,7 @@ class Queue {
       simt::launch(name, kernel, {static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y)},
                    static_cast<unsigned>(threads), args...);
     } catch (const simt::Fault& fault) {
-      status_ = failure(ErrorCode::deviceLost, "%s", fault.what());
+      status_ = failure(ErrorCode::deviceLost, "device 'cuda:%d': %.200s", device_, fault.what());
       LostDevices::all().add(device_, fault.what());
     }
   }

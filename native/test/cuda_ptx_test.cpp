@@ -66,6 +66,12 @@ __global__ void copiesToAnUnalignedPlace(const float* in, float* out) {
   out[0] = tile[0].y;
 }
 
+__global__ void copiesToGlobalMemory(const float* in, float* out) {
+  copyAsync(out, in, true);
+  commitCopies();
+  waitForCopies<0>();
+}
+
 __global__ void multipliesWithHalfAWarp(float* out) {
   float d[4] = {};
   const uint32_t a[4] = {}, b[2] = {};
@@ -118,6 +124,7 @@ TEST(unwaitedCopies) {
   device.take(host, out);
   CHECK(host != std::vector<float>(32, 5.0f));  // poison
   CHECK(faults([&] { device.launch(copiesToAnUnalignedPlace, 1, in, out); }, "16-byte alignment"));
+  CHECK(faults([&] { device.launch(copiesToGlobalMemory, 1, in, out); }, "expected to copy to shared memory"));
 }
 
 TEST(warpWideInstructions) {

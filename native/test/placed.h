@@ -29,7 +29,7 @@ class Placed {
 
  private:
   const Backend& backend_;
-  const Exec& exec_;
+  const Exec exec_;
   std::vector<void*> copies_;
 };
 

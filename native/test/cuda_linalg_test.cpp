@@ -1,6 +1,7 @@
 // The CUDA kernels of dense batched algebra under the SIMT emulator, and on the GPUs of this machine if there are any:
 // residuals in float64, and the CPU's status for every matrix.
 #include <cstdlib>
+#include <algorithm>
 #include <functional>
 #include <limits>
 
@@ -53,7 +54,7 @@ Made make(const Backend& backend, const Exec& exec, const std::vector<Tensor>& i
   for (size_t i = 0; i < shapes.size(); ++i) {
     std::vector<char>& result = inPlace && i == 0 ? bytes[in.size() - 1] : bytes[in.size() + i];
     memory.fetch(result, static_cast<const char*>(outputs[i]));
-    std::memcpy(made.out[i].data<char>(), result.data(), result.size());
+    std::copy(result.begin(), result.end(), made.out[i].data<char>());
   }
   return made;
 }

@@ -55,7 +55,7 @@ async function compile(source) {
     '-std=c++20',
     '-arch=sm_80',
     '--expt-relaxed-constexpr',
-    '-fmad=false',
+
     '-Xcompiler=-Wall,-Wextra',
     '-Xptxas=-v',
   ];

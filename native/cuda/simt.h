@@ -7,7 +7,7 @@
 //  - warp collectives name their mask, all its lanes arrive, and no thread returns before a barrier;
 //  - a kernel whose registers ptxas would spill to fit more blocks says in its launch bounds how many are enough
 //    (scripts/cuda-spills.mjs looks);
-//  - products are fused explicitly (fmaf), so that both builds round alike;
+//  - products are fused explicitly (fmaf) where equal bits count: nvcc fuses others too, the emulator does not;
 //  - inline PTX is in cuda/ptx.h alone; there is no CUB and no grid-wide barrier in a kernel body.
 #pragma once
 #include <cstdint>

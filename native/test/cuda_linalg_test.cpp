@@ -1,7 +1,7 @@
 // The CUDA kernels of dense batched algebra under the SIMT emulator, and on the GPUs of this machine if there are any:
 // residuals in float64, and the CPU's status for every matrix.
-#include <cstdlib>
 #include <algorithm>
+#include <cstdlib>
 #include <functional>
 #include <limits>
 

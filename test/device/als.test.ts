@@ -3,16 +3,9 @@ import { openSync, readSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
-import {
-  ALS,
-  type AlsFitOptions,
-  type AlsOptions,
-  device,
-  Interactions,
-  memory,
-  TopknotError,
-} from '../../lib/index.js';
+import { ALS, type AlsFitOptions, type AlsOptions, device, Interactions, TopknotError } from '../../lib/index.js';
 import { numbers } from '../models/suite.js';
+import { settledMemory } from '../reference/memory.js';
 
 // The counters of native/test/simt/faults.h. The plugin maps the file when it is first used.
 const path = join(tmpdir(), `topknot-als-faults-${process.pid}`);
@@ -108,7 +101,7 @@ describe('a fit on a GPU', () => {
     await expect(stopped).rejects.toThrow('enough');
     expect(seen.length).toBeGreaterThan(0);
     expect(await factorsOf(model)).toEqual(before);
-    expect(memory().cuda.every(({ usedBytes }) => usedBytes === 0)).toBe(true);
+    expect((await settledMemory()).cuda.every(({ usedBytes }) => usedBytes === 0)).toBe(true);
   });
 
   it('leaves a model that folds in on the CPU', async () => {

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { device, FlatIndex, memory, type SearchResult, tensor, type VectorStorage } from '../../lib/index.js';
 import { numbers } from '../models/suite.js';
+import { settledMemory } from '../reference/memory.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'topknot-device-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -109,7 +110,7 @@ describe.each(Object.entries(placements))('a FlatIndex %s', (_, placement) => {
 
 describe('the memory of a FlatIndex', () => {
   it('is that of the GPU where it fits, else that of the host', async () => {
-    const before = memory().cudaBytes;
+    const before = (await settledMemory()).cudaBytes;
     const there = await FlatIndex.from(ids, vectors, { device: 'cuda', metric: 'l2' });
     expect(memory().cudaBytes - before).toBe(4 * n * (d + 1));
     there.dispose();

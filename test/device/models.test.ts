@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import * as topknot from '../../lib/index.js';
 import { CsrMatrix, type Interactions, memory } from '../../lib/index.js';
 import { interactionsOf, triplets } from '../models/suite.js';
+import { settledMemory } from '../reference/memory.js';
 
 type Options = Record<string, unknown>;
 interface Fitting {
@@ -39,7 +40,7 @@ describe.each(fits)('%s %j', (name, options, tolerance) => {
     const cpu = make(name, options);
     const gpu = make(name, { ...options, device: 'cuda:1' });
     await cpu.fit(data);
-    const before = memory().cudaBuffers;
+    const before = (await settledMemory()).cudaBuffers;
     await gpu.fit(data);
     expect(memory().cudaBuffers).toBe(before);
     const exact = await ranked(cpu);

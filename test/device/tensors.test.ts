@@ -2,6 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { cudaProblem, type DType, device, devices, full, memory, scope, tensor, trim } from '../../lib/index.js';
+import { settledMemory } from '../reference/memory.js';
 
 const refuses = (make: () => unknown, code: string, ...words: string[]) => {
   try {
@@ -109,8 +110,8 @@ describe('tensors', () => {
     refuses(() => tensor([1]).to(undefined as never), 'ERR_ARGUMENT', 'device');
   });
 
-  it('share memory where they are there already', () => {
-    const before = memory().cudaBuffers;
+  it('share memory where they are there already', async () => {
+    const before = (await settledMemory()).cudaBuffers;
     const a = full([100], { value: 1, device: 'cuda' });
     const b = a.to('cuda:0');
     expect(memory().cudaBuffers - before).toBe(1);
@@ -153,7 +154,7 @@ describe('memory', () => {
   beforeEach(() => trim());
 
   it('counts tensors, and what the allocator has and keeps', async () => {
-    const before = memory();
+    const before = await settledMemory();
     const t = full([1000], { device: 'cuda' });
     await t.data();
     const during = memory();
@@ -181,8 +182,8 @@ describe('memory', () => {
     expect(full([4], { value: 1, device: 'cuda' }).dataSync().join()).toBe('1,1,1,1');
   });
 
-  it('scopes free what was made there', () => {
-    const before = memory().cudaBuffers;
+  it('scopes free what was made there', async () => {
+    const before = (await settledMemory()).cudaBuffers;
     const kept = scope(() => {
       const a = full([10], { device: 'cuda' });
       return a.reshape([5, 2]);

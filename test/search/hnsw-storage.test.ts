@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { FlatIndex, HnswIndex, memory, type VectorMetric } from '../../lib/index.js';
 import { numbers } from '../models/suite.js';
+import { settledMemory } from '../reference/memory.js';
 
 const dir = mkdtempSync(join(tmpdir(), 'topknot-hnsw-storage-'));
 afterAll(() => rmSync(dir, { recursive: true }));
@@ -37,7 +38,7 @@ describe.each(kinds)('%s of %i numbers', (metric, d) => {
     await index.save(path);
     const found = await index.search(queries, { k: 20 });
     using read = await HnswIndex.load<string>(path);
-    const before = memory().hostBytes;
+    const before = (await settledMemory()).hostBytes;
     using mapped = await HnswIndex.load<string>(path, { map: true });
     expect(memory().hostBytes - before).toBeLessThan(n * d * 4); // the ids and their table
     expect([mapped.size, mapped.metric, mapped.dimensions, mapped.stats.signposts]).toEqual([n - 100, metric, d, 100]);
@@ -147,7 +148,7 @@ describe('compact', () => {
     const path = join(dir, 'whole');
     await index.save(path);
     using mapped = await HnswIndex.load<string>(path, { map: true });
-    const before = memory().hostBytes;
+    const before = (await settledMemory()).hostBytes;
     await mapped.compact();
     expect(memory().hostBytes).toBe(before);
     expect(await mapped.search(queries)).toEqual(await index.search(queries));

@@ -13,4 +13,16 @@ void addSparse(Backend& table);
 void addTraining(Backend& table);
 void addLinalg(Backend& table);
 
+/// All of them.
+inline void addKernels(Backend& table) {
+  addSearch(table);
+  addEmbedding(table);
+  addAttention(table);
+  addBlocks(table);
+  addFactorization(table);
+  addSparse(table);
+  addTraining(table);
+  addLinalg(table);
+}
+
 }  // namespace topknot::cuda

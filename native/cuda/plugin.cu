@@ -142,14 +142,7 @@ const Backend* backend(int32_t index) noexcept {
   table.upload = upload;
   table.download = download;
   table.copy = copy;
-  addSearch(table);
-  addEmbedding(table);
-  addAttention(table);
-  addBlocks(table);
-  addFactorization(table);
-  addSparse(table);
-  addTraining(table);
-  addLinalg(table);
+  addKernels(table);
   table.name = "cuda";
   return &table;
 }

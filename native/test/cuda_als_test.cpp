@@ -4,14 +4,14 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
-#include <optional>
 
 #include "core/random.h"
 #include "test/check.h"
+#include "test/emulated.h"
 #include "test/placed.h"
-#include "test/simt/backend.h"
 
 using namespace topknot;
+using topknot::test::emulate;
 using topknot::test::Placed;
 
 namespace {
@@ -84,6 +84,7 @@ Result solveOn(const Backend& backend, const Exec& exec, const Problem& p, Solve
 struct Scores {
   double loss;
   std::vector<float> scores, sums;
+  bool operator==(const Scores&) const = default;
 };
 
 /// The loss; scores; and scores added to the targets.
@@ -128,26 +129,13 @@ double worstError(const Problem& p, const Result& r, Solve how) {
   return worst;
 }
 
-template <typename F>
-Result emulate(F&& run) {
-  static const Backend backend = cuda::emulatedBackend();
-  std::optional<Result> first;
-  simt::everySchedule([&] {
-    Result r = run(backend);
-    if (first) CHECK(*first == r);
-    first = std::move(r);
-  });
-  CHECK(simt::liveAllocations() == 0);
-  return *first;
-}
-
 }  // namespace
 
 TEST(solvesTheSystems) {
   for (const int64_t f : {1, 7, 33, 64}) {
     const Problem p(f > 10 ? 3 : 20, 40, f);  // 20 rows: more than a block has
     for (const Solve how : {Solve::cholesky, Solve::explicitCholesky, Solve::cg}) {
-      const Result r = emulate([&](const Backend& gpu) { return solveOn(gpu, {}, p, how); });
+      const Result r = emulate([&](const Backend& gpu, const Exec&) { return solveOn(gpu, {}, p, how); });
       CHECK(r.status.ok());
       CHECK(worstError(p, r, how) < 1e-4);
     }
@@ -172,7 +160,7 @@ TEST(heavyRowsAreSharedByBlocks) {
     cuda::emulatedAlsPlan = {
         .heavy = 20, .heavyCg = 20, .workspace = 2 * 16 * 4 * f * (f + 8)};  // two heavy rows at a time
     for (const Solve how : {Solve::cholesky, Solve::explicitCholesky, Solve::cg}) {
-      const Result r = emulate([&](const Backend& gpu) { return solveOn(gpu, {}, p, how); });
+      const Result r = emulate([&](const Backend& gpu, const Exec&) { return solveOn(gpu, {}, p, how); });
       CHECK(r.status.ok());
       CHECK(worstError(p, r, how) < 1e-4);
     }
@@ -183,7 +171,7 @@ TEST(heavyRowsAreSharedByBlocks) {
 TEST(notPositiveDefinite) {
   const Problem p(3, 10, 8, false);
   for (const Solve how : {Solve::cholesky, Solve::cg}) {
-    const Result r = emulate([&](const Backend& gpu) { return solveOn(gpu, {}, p, how); });
+    const Result r = emulate([&](const Backend& gpu, const Exec&) { return solveOn(gpu, {}, p, how); });
     CHECK(r.status.code == static_cast<int32_t>(ErrorCode::value));
     CHECK(std::string(r.status.message).find("row 2") != std::string::npos);
   }
@@ -192,19 +180,12 @@ TEST(notPositiveDefinite) {
 TEST(lossAndScores) {
   for (const int64_t f : {1, 7, 64, 200}) {
     const Problem p(f > 10 ? 5 : 20, 130, f);
-    std::optional<Scores> first;
-    static const Backend backend = cuda::emulatedBackend();
-    simt::everySchedule([&] {
-      Scores s = scoresOn(backend, {}, p);
-      if (first) CHECK(first->loss == s.loss && first->scores == s.scores && first->sums == s.sums);
-      first = std::move(s);
-    });
-    CHECK(simt::liveAllocations() == 0);
+    const Scores first = emulate([&](const Backend& gpu, const Exec&) { return scoresOn(gpu, {}, p); });
     const Scores cpu = scoresOn(cpuBackend(), {}, p);
-    CHECK(std::fabs(first->loss - cpu.loss) < 1e-5 * std::fabs(cpu.loss));
+    CHECK(std::fabs(first.loss - cpu.loss) < 1e-5 * std::fabs(cpu.loss));
     for (size_t e = 0; e < p.indices.size(); ++e) {
       const double most = 1e-6 * static_cast<double>(f + 8);
-      CHECK(std::fabs(first->scores[e] - cpu.scores[e]) < most && std::fabs(first->sums[e] - cpu.sums[e]) < 2 * most);
+      CHECK(std::fabs(first.scores[e] - cpu.scores[e]) < most && std::fabs(first.sums[e] - cpu.sums[e]) < 2 * most);
     }
   }
 }

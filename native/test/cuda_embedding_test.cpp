@@ -3,15 +3,14 @@
 #include <cmath>
 #include <cstdlib>
 #include <functional>
-#include <optional>
 
 #include "core/random.h"
-#include "test/check.h"
 #include "cuda/kernels/embedding_gradient.cuh"
+#include "test/emulated.h"
 #include "test/placed.h"
-#include "test/simt/backend.h"
 
 using namespace topknot;
+using topknot::test::emulate;
 using topknot::test::Placed;
 
 namespace {
@@ -224,20 +223,6 @@ std::vector<float> floats(const Problem& p, const std::vector<uint8_t>& table) {
     else out.push_back(reinterpret_cast<const float*>(table.data())[i]);
   }
   return out;
-}
-
-/// Under every schedule of the emulator the answer must be the same; returns it.
-template <typename F>
-auto emulate(F&& run) {
-  static const Backend backend = cuda::emulatedBackend();
-  std::optional<decltype(run(backend, Exec{}))> first;
-  simt::everySchedule([&] {
-    auto result = run(backend, Exec{});
-    if (first) CHECK(*first == result);
-    first = std::move(result);
-  });
-  CHECK(simt::liveAllocations() == 0);
-  return *first;
 }
 
 void checkForward(const Problem& p, const std::function<Bags(BagMode, bool)>& bagsOf) {

@@ -3,13 +3,12 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <optional>
 
 #include "backend/registry.h"
 #include "core/random.h"
 #include "test/check.h"
+#include "test/emulated.h"
 #include "test/placed.h"
-#include "test/simt/backend.h"
 
 using namespace topknot;
 using topknot::test::Placed;
@@ -38,16 +37,8 @@ struct Outcome {
 /// What run(backend) gives under every schedule, which must be one thing.
 template <typename Run>
 Outcome emulate(Run&& run, const cuda::TopkPlan& plan = {}) {
-  static const Backend backend = cuda::emulatedBackend();
   cuda::emulatedPlan = plan;
-  std::optional<Outcome> first;
-  simt::everySchedule([&] {
-    Outcome outcome = run(backend);
-    if (first) CHECK(*first == outcome);
-    first = std::move(outcome);
-  });
-  CHECK(simt::liveAllocations() == 0);
-  return *first;
+  return topknot::test::emulate([&](const Backend& backend, const Exec&) { return run(backend); });
 }
 
 constexpr cuda::TopkPlan selectAlways{.largestListed = 0};

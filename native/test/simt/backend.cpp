@@ -40,14 +40,7 @@ Backend emulatedBackend() {
   table.upload = emulatedCopy;
   table.download = emulatedCopy;
   table.copy = emulatedCopy;
-  addSearch(table);
-  addEmbedding(table);
-  addAttention(table);
-  addBlocks(table);
-  addFactorization(table);
-  addSparse(table);
-  addTraining(table);
-  addLinalg(table);
+  addKernels(table);
   table.alsCholesky = [](const Exec& exec, const AlsArgs& args) { return alsCholesky(exec, args, emulatedAlsPlan); };
   table.alsCg = [](const Exec& exec, const AlsArgs& args) { return alsCg(exec, args, emulatedAlsPlan); };
   table.topk = [](const Exec& exec, const TopkArgs& args) { return topk(exec, args, emulatedPlan); };

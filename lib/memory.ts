@@ -4,6 +4,8 @@ import { native } from './native.js';
 export interface MemoryUse {
   hostBytes: number;
   hostBuffers: number;
+  /** Of freed buffers, kept for the next ones, 64 MiB at most: `trim()` gives it back. */
+  hostKeptBytes: number;
   /** Of tensors on GPUs. */
   cudaBytes: number;
   cudaBuffers: number;
@@ -27,8 +29,8 @@ export function memory(): MemoryUse {
 }
 
 /**
- * Gives the GPU memory that the allocator keeps for the next tensors back to the system: for a process that has done its
- * work on a GPU and shares it with others. Waits for the work in flight there.
+ * Gives memory that is kept for the next tensors back to the system: up to 64 MiB of the host's, and all that the
+ * allocator has of the GPUs, for a process that shares them with others. Waits for the work in flight on GPUs.
  */
 export function trim(): void {
   native.trim();

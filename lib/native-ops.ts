@@ -45,7 +45,7 @@ export interface NativeOps {
   csrTakeRowsSync(matrix: { indptr: Handle; indices: Handle; values: Handle; cols: number; }, rows: Handle | TypedArray): { indptr: Handle; indices: Handle; values: Handle; cols: number; };
   csrUpdate(control: Control | undefined, matrix: { indptr: Handle; indices: Handle; values: Handle; cols: number; }, update: { indptr: Handle; indices: Handle; values: Handle; cols: number; }, rowOf: Handle | TypedArray, colOf: Handle | TypedArray, rowCount: number, colCount: number, duplicates: 'sum' | 'refuse' | 'first' | 'last' | 'max'): Promise<{ indptr: Handle; indices: Handle; values: Handle; cols: number; }>;
   csrUpdateSync(matrix: { indptr: Handle; indices: Handle; values: Handle; cols: number; }, update: { indptr: Handle; indices: Handle; values: Handle; cols: number; }, rowOf: Handle | TypedArray, colOf: Handle | TypedArray, rowCount: number, colCount: number, duplicates: 'sum' | 'refuse' | 'first' | 'last' | 'max'): { indptr: Handle; indices: Handle; values: Handle; cols: number; };
-  memoryUse(): { hostBytes: number; hostBuffers: number; cudaBytes: number; cudaBuffers: number; cuda: readonly ({ device: string; usedBytes: number; keptBytes: number; })[]; };
+  memoryUse(): { hostBytes: number; hostBuffers: number; hostKeptBytes: number; cudaBytes: number; cudaBuffers: number; cuda: readonly ({ device: string; usedBytes: number; keptBytes: number; })[]; };
   trim(): void;
   threads(): number;
   setThreads(threads: number): void;

@@ -13,6 +13,7 @@ namespace topknot::binding {
 namespace {
 
 constexpr size_t smallBytes = 64 << 10;  // copied at once: about 10 microseconds
+constexpr size_t briefBytes = 1 << 20;
 
 /// The elements as JavaScript sees them: 16-bit floats become float32, everything else is a plain copy.
 Tensor forJs(const Tensor& given) {
@@ -76,13 +77,17 @@ Napi::Value read(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
     auto deferred = Napi::Promise::Deferred::New(env);
     auto tensor = std::make_shared<Tensor>(TensorHandle::open(info[0], "tensor"));
-    if (tensor->bytes() <= smallBytes && !tensor->pending && tensor->device().kind == Device::cpu) {
-      deferred.Resolve(toTypedArray(env, *tensor));
+    const bool ready = !tensor->pending || tensor->pending->done();
+    if (ready && tensor->bytes() <= smallBytes && tensor->device().kind == Device::cpu) {
+      settle(env, deferred, nullptr, [&] {
+        if (tensor->pending) tensor->pending->wait();  // rethrows what went wrong
+        return toTypedArray(env, *tensor);
+      });
       return deferred.Promise();
     }
     auto channel = Environment::of(env).channel();
     auto control = std::make_shared<Control>(1);
-    startJob(1, [=] {
+    const auto bring = [=] {
       std::exception_ptr error;
       try {
         if (tensor->pending) tensor->pending->wait();
@@ -95,7 +100,10 @@ Napi::Value read(const Napi::CallbackInfo& info) {
         channel->release(raw, control);
         settle(raw, deferred, error, [&] { return adopt(raw, *tensor); });
       });
-    });
+    };
+    // What is soon copied is copied by the thread that computed it: that is one thread less to wake.
+    const bool brief = tensor->bytes() <= briefBytes && tensor->pending;
+    if (!brief || !tensor->pending->whenDone(bring)) startJob(1, bring);
     channel->hold(control);
     return deferred.Promise();
   });

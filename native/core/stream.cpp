@@ -11,13 +11,28 @@ void Completion::wait() {
   if (error_) std::rethrow_exception(error_);
 }
 
+bool Completion::done() const {
+  std::lock_guard lock(mutex_);
+  return done_;
+}
+
+bool Completion::whenDone(std::function<void()> next) {
+  std::lock_guard lock(mutex_);
+  if (done_) return false;
+  next_.push_back(std::move(next));
+  return true;
+}
+
 void Completion::finish(std::exception_ptr error) {
+  std::vector<std::function<void()>> next;
   {
     std::lock_guard lock(mutex_);
     done_ = true;
     error_ = std::move(error);
+    next.swap(next_);
   }
   changed_.notify_all();
+  for (const auto& call : next) call();
 }
 
 struct Stream::State {

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <vector>
 
 #include "core/thread_pool.h"
 
@@ -18,13 +19,17 @@ class Completion {
   /// Blocks until done; rethrows the error of failed work. Never call it on the JavaScript thread, except in a
   /// documented sync twin.
   void wait();
+  bool done() const;
+  /// Calls `next`, which must not throw, on the thread that finishes the work. False, and no call, if that has been.
+  bool whenDone(std::function<void()> next);
   void finish(std::exception_ptr error = nullptr);
 
  private:
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable changed_;
   bool done_ = false;
   std::exception_ptr error_;
+  std::vector<std::function<void()>> next_;
 };
 
 class Stream {

@@ -1,17 +1,14 @@
 #include "core/tensor.h"
 
 #include <atomic>
-#include <sys/mman.h>
-
-#include <cstdlib>
 #include <cstring>
 
+#include "core/host_memory.h"
 #include "core/stream.h"
 
 namespace topknot {
 namespace {
 
-constexpr size_t alignment = 64;
 std::atomic<int64_t> bytesInUse[2], buffersInUse[2];
 
 }  // namespace
@@ -44,17 +41,10 @@ std::string text(const Shape& shape) {
 }
 
 std::shared_ptr<Buffer> Buffer::host(size_t bytes, bool zero) {
-  // One spare vector behind the end lets kernels load whole vectors at a tail without faulting.
-  // Large buffers ask for huge pages: random rows of a matrix beyond 8 MB miss the translation buffers otherwise.
-  constexpr size_t hugePage = size_t{1} << 21;
-  const bool large = bytes >= 2 * hugePage;
-  const size_t unit = large ? hugePage : alignment;
-  const size_t padded = large ? ((bytes + alignment) / unit + 1) * unit : (bytes / unit + 2) * unit;
-  void* data = padded > bytes ? std::aligned_alloc(unit, padded) : nullptr;
-  if (!data) fail(ErrorCode::memory, "could not allocate ", bytes, " bytes of memory");
-  if (large) madvise(data, padded, MADV_HUGEPAGE);  // advice: a refusal changes nothing but speed
-  if (zero) std::memset(data, 0, padded);
-  return std::make_shared<Buffer>(data, bytes, Device{}, std::shared_ptr<void>(data, [](void* p) { std::free(p); }));
+  std::shared_ptr<void> memory = hostMemory(bytes);
+  void* data = memory.get();
+  if (zero) std::memset(data, 0, bytes);
+  return std::make_shared<Buffer>(data, bytes, Device{}, std::move(memory));
 }
 
 Buffer::Buffer(void* data, size_t bytes, Device device, std::shared_ptr<void> owner, bool mapped)

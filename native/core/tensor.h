@@ -41,8 +41,8 @@ class Shape {
 };
 std::string text(const Shape& shape);
 
-/// Owned memory on one device. Host memory is zeroed on request and counted in memoryUse(); a mapped file is not: the
-/// system takes its pages back as it needs them.
+/// Owned memory on one device. Host memory is zeroed on request and counted in memoryUse(), without what is kept of
+/// freed buffers; a mapped file is not: the system takes its pages back as it needs them.
 class Buffer {
  public:
   static std::shared_ptr<Buffer> host(size_t bytes, bool zero = false);

@@ -6,6 +6,7 @@
 
 #include "backend/memory.h"
 #include "backend/registry.h"
+#include "core/host_memory.h"
 #include "ops/ops.h"
 #include "ops/queued.h"
 
@@ -113,12 +114,16 @@ Tensor toDevice(Stream& stream, Tensor tensor, std::string device) {
 
 MemoryReport memoryUse() {
   const MemoryUse use = topknot::memoryUse();
-  MemoryReport out{use.hostBytes, use.hostBuffers, use.cudaBytes, use.cudaBuffers, {}};
+  MemoryReport out{use.hostBytes, use.hostBuffers, static_cast<int64_t>(keptHostBytes()),
+                   use.cudaBytes, use.cudaBuffers, {}};
   for (const DeviceMemory& m : cudaMemory()) out.cuda.push_back({text(m.device), m.usedBytes, m.keptBytes});
   return out;
 }
 
-void trim() { trimCuda(); }
+void trim() {
+  trimHostMemory();
+  trimCuda();
+}
 
 }  // namespace ops
 }  // namespace topknot

@@ -36,10 +36,10 @@ struct CudaMemoryUse {
 TOPKNOT_FIELDS(CudaMemoryUse, device, usedBytes, keptBytes)
 
 struct MemoryReport {
-  int64_t hostBytes, hostBuffers, cudaBytes, cudaBuffers;
+  int64_t hostBytes, hostBuffers, hostKeptBytes, cudaBytes, cudaBuffers;
   std::vector<CudaMemoryUse> cuda;  // of the devices in use
 };
-TOPKNOT_FIELDS(MemoryReport, hostBytes, hostBuffers, cudaBytes, cudaBuffers, cuda)
+TOPKNOT_FIELDS(MemoryReport, hostBytes, hostBuffers, hostKeptBytes, cudaBytes, cudaBuffers, cuda)
 
 /// What to do with two entries for the same cell.
 enum class Duplicates : int32_t { sum, refuse, first, last, max };

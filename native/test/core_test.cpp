@@ -1,8 +1,10 @@
 // Dtypes, random numbers, shapes, streams, jobs and sparse matrices of core/ and ops/.
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <thread>
 
+#include "core/host_memory.h"
 #include "core/job_threads.h"
 #include "core/random.h"
 #include "ops/ops.h"
@@ -41,6 +43,55 @@ TEST(philoxMatchesItsPublishedVectors) {
   CHECK((philox(~0ull, ~0ull, ~0ull) == std::array<uint32_t, 4>{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
   CHECK((philox(0x299f31d0a4093822, 0x0370734413198a2e, 0x85a308d3243f6a88) ==
          std::array<uint32_t, 4>{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
+}
+
+#if !defined(__SANITIZE_ADDRESS__)  // there nothing is kept
+TEST(freedMemoryIsKeptForTheNext) {
+  trimHostMemory();
+  CHECK(keptHostBytes() == 0);
+  constexpr size_t mega = 1 << 20;
+  const auto addressOf = [](size_t bytes) { return hostMemory(bytes).get(); };  // and lets go of it
+  const void* first = addressOf(mega);
+  const size_t kept = keptHostBytes();
+  CHECK(kept > mega && kept < mega + mega / 4);
+  CHECK(addressOf(mega + 1000) == first);  // about as large
+  CHECK(addressOf(2 * mega) != first && addressOf(mega / 2) != first);
+  CHECK(addressOf(mega) == first);
+  for (size_t i = 1; i < 40; ++i) addressOf(i * mega);  // the oldest go
+  CHECK(keptHostBytes() <= 64 * mega && keptHostBytes() > 30 * mega);
+  const size_t before = keptHostBytes();
+  addressOf(40 * mega), addressOf(1000);  // too large, and too small to be worth it
+  CHECK(keptHostBytes() == before);
+  {
+    const auto a = hostMemory(mega), b = hostMemory(mega);
+    CHECK(a != b);
+  }
+  trimHostMemory();
+  CHECK(keptHostBytes() == 0);
+}
+#endif
+
+TEST(hostMemoryIsAligned) {
+  for (const size_t bytes : {size_t{0}, size_t{1}, size_t{100}, size_t{1} << 16, size_t{5} << 20, size_t{70} << 20}) {
+    const auto memory = hostMemory(bytes);
+    CHECK(reinterpret_cast<uintptr_t>(memory.get()) % (bytes >= (4 << 20) ? 2 << 20 : 64) == 0);
+    std::memset(memory.get(), 1, bytes + 64);  // with its spare vector, which the address sanitizer knows of
+  }
+  bool failed = false;
+  try {
+    hostMemory(SIZE_MAX - 10);
+  } catch (const Error& e) {
+    failed = e.code() == ErrorCode::memory;
+  }
+  CHECK(failed);
+}
+
+TEST(whatIsToFollowWorkFollowsIt) {
+  Completion completion;
+  int calls = 0;
+  CHECK(!completion.done() && completion.whenDone([&] { ++calls; }) && calls == 0);
+  completion.finish(std::make_exception_ptr(1));
+  CHECK(completion.done() && calls == 1 && !completion.whenDone([&] { ++calls; }) && calls == 1);
 }
 
 TEST(randomNumbersHaveTheirMoments) {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { type DType, full, memory, scope, Tensor, tensor } from '../../lib/index.js';
+import { type DType, full, memory, scope, Tensor, tensor, trim } from '../../lib/index.js';
 import { settledMemory } from '../reference/memory.js';
 
 const refuses = (make: () => unknown, code: string, ...words: string[]) => {
@@ -153,6 +153,19 @@ describe('freeing tensors', () => {
     expect(t.disposed).toBe(true);
     refuses(() => t.dataSync(), 'ERR_DISPOSED');
     await expect(t.data()).rejects.toMatchObject({ code: 'ERR_DISPOSED' });
+  });
+
+  it('keeps the memory of what was freed for the next, until trim()', async () => {
+    await settledMemory();
+    full([100_000]).dispose();
+    expect(memory().hostKeptBytes).toBeGreaterThanOrEqual(400_000);
+    expect(
+      full([100_000])
+        .dataSync()
+        .every((x) => x === 0),
+    ).toBe(true);
+    trim();
+    expect(memory().hostKeptBytes).toBeLessThan(400_000); // V8 may have freed something since
   });
 
   it('work in flight outlives dispose', async () => {

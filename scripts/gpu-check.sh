@@ -56,10 +56,12 @@ check() {
 }
 
 configure() {
-  local headers=()
+  local headers=() architecture=native
+  # "native" would leave out what 9.0a alone has.
+  [[ $(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1) == 9.0 ]] && architecture=90a-real
   [[ -d .gpu/include ]] && headers=("-DHWY_INCLUDE_DIR=$PWD/.gpu/include" "-DEIGEN_INCLUDE_DIR=$PWD/.gpu/include/eigen3")
   cmake -S . -B build-gpu -DCMAKE_BUILD_TYPE=Release -DTOPKNOT_CUDA=ON -DTOPKNOT_TESTS=ON \
-    -DCMAKE_CUDA_ARCHITECTURES=native "${headers[@]}"
+    -DCMAKE_CUDA_ARCHITECTURES=$architecture "${headers[@]}"
 }
 export -f configure
 if [[ -z $build ]]; then

@@ -171,6 +171,13 @@ class Queue {
     note(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device_), "cudaDeviceGetAttribute");
     return count;
   }
+  /// 10 major + minor, such as 90; 0 after a failure.
+  int capability() {
+    int major = 0, minor = 0;
+    note(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device_), "cudaDeviceGetAttribute");
+    note(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device_), "cudaDeviceGetAttribute");
+    return 10 * major + minor;
+  }
 
  private:
   static inline std::mutex sizing_;

@@ -8,7 +8,7 @@
 //  - a kernel whose registers ptxas would spill to fit more blocks says in its launch bounds how many are enough
 //    (scripts/cuda-spills.mjs looks);
 //  - products are fused explicitly (fmaf) where equal bits count: nvcc fuses others too, the emulator does not;
-//  - inline PTX is in cuda/ptx.h alone; there is no CUB and no grid-wide barrier in a kernel body.
+//  - inline PTX is in cuda/ptx.h and ptx90*.h alone; there is no CUB and no grid-wide barrier in a kernel body.
 #pragma once
 #include <cstdint>
 
@@ -18,17 +18,18 @@
 
 namespace topknot::cuda {
 
-struct Grid {
-  int64_t x = 1, y = 1;
-  int64_t shared = 0;  // bytes of the kernel's SIMT_DYNAMIC_SHARED
-
-  bool fits() const { return x >= 1 && x <= INT32_MAX && y >= 1 && y <= 65535; }
-};
-
 inline constexpr int maxWorkspaces = 16;  // of a Queue at a time
 
 /// What every GPU from compute capability 8.0 can give to a block.
 inline constexpr int64_t maxDynamicShared = 99 << 10;
+
+struct Grid {
+  int64_t x = 1, y = 1;
+  int64_t shared = 0;                      // bytes of the kernel's SIMT_DYNAMIC_SHARED
+  int64_t sharedLimit = maxDynamicShared;  // of the GPUs that the kernel is for
+
+  bool fits() const { return x >= 1 && x <= INT32_MAX && y >= 1 && y <= 65535; }
+};
 
 inline constexpr unsigned allLanes = 0xffffffffu;
 

@@ -1,8 +1,9 @@
 // The device bodies of cuda/ptx.h on a GPU, against the same tables as their emulation: `ptx_check` prints what is
-// wrong and exits 1; 77 where there is no GPU.
+// wrong and exits 1; 77 where there is no GPU. Those of cuda/ptx90.h are checked where the GPU and the build have them.
 #include <cstdio>
 
-#include "test/ptx_kernels.cuh"
+#include "cuda/sm90a.h"
+#include "test/ptx90_kernels.cuh"
 
 namespace {
 
@@ -45,8 +46,16 @@ int main() {
     return 77;
   }
   Gpu gpu;
-  const std::vector<const char*> wrong = topknot::cuda::checkPtx(gpu);
-  for (const char* name : wrong) std::printf("%s differs from the PTX tables\n", name);
+  std::vector<const char*> wrong = topknot::cuda::checkPtx(gpu);
   if (wrong.empty() && !gpu.failed) std::printf("every wrapper of cuda/ptx.h agrees with the PTX tables\n");
+  topknot::cuda::Queue queue(topknot::Exec{});
+  if (topknot::cuda::sm90aRuns(queue)) {
+    const std::vector<const char*> more = topknot::cuda::checkPtx90(gpu);
+    if (more.empty() && !gpu.failed) std::printf("every wrapper of cuda/ptx90.h agrees with the PTX tables\n");
+    wrong.insert(wrong.end(), more.begin(), more.end());
+  } else {
+    std::printf("cuda/ptx90.h was not checked: it needs compute capability 9.0 and a build for 90a-real\n");
+  }
+  for (const char* name : wrong) std::printf("%s differs from the PTX tables\n", name);
   return wrong.empty() && !gpu.failed ? 0 : 1;
 }

@@ -11,6 +11,7 @@
 
 #include "test/simt/faults.h"
 #include "test/simt/fiber.h"
+#include "test/simt/sm90.h"
 
 namespace simt {
 namespace {
@@ -26,7 +27,7 @@ struct Copy {
 };
 
 struct Thread {
-  enum State { ready, atBarrier, atCollective, ended } state = ready;
+  enum State { ready, atBarrier, atCollective, atCondition, ended } state = ready;
   Dim3 index;
   unsigned number = 0;
   const char* name = "";  // what it waits at
@@ -36,6 +37,8 @@ struct Thread {
   uint64_t value = 0;
   unsigned source = 0;
   void (*work)(void* const* lanes) = nullptr;
+  bool (*condition)(void*) = nullptr;
+  void* conditionOf = nullptr;
   std::vector<Copy> copies;              // not committed yet
   std::deque<std::vector<Copy>> groups;  // committed, the oldest first
 };
@@ -117,7 +120,7 @@ class Machine {
   void copyLater(const Copy& copy) {
     if (!shared_.holds(copy.to)) throw Fault("copyAsync: expected to copy to shared memory");
     running_->copies.push_back(copy);
-    if (schedule_.order == Schedule::random && random_() % 2 == 0) carryOut(running_->copies.back());
+    if (early()) carryOut(running_->copies.back());
   }
   void commitCopies() { running_->groups.push_back(std::exchange(running_->copies, {})); }
   void waitForCopies(size_t groupsLeft) {
@@ -126,6 +129,45 @@ class Machine {
         if (!c.done) carryOut(c);
       }
     }
+  }
+
+  bool early() { return schedule_.order == Schedule::random && random_() % 2 == 0; }
+
+  void waitUntil(const char* name, bool (*ready)(void*), void* what, const At& at) {
+    Thread& t = *running_;
+    t.name = name;
+    t.at = at;
+    t.condition = ready;
+    t.conditionOf = what;
+    wait(Thread::atCondition);
+  }
+
+  /// Threads may wait at different places, as the hardware's numbered barriers let them.
+  void syncSome(int id, int threads, const At& at) {
+    if (id < 1 || id > 15) throw Fault(concat(kernel_, ": syncThreads at ", text(at), ": no barrier has number ", id));
+    Meeting& m = meetings_[id];
+    if (threads <= 0 || threads % static_cast<int>(warpSize) != 0 || (m.arrived > 0 && m.threads != threads)) {
+      throw Fault(concat(kernel_, ": syncThreads at ", text(at), ": barrier ", id, " is of ", m.threads,
+                         " threads, not of ", threads));
+    }
+    m.threads = threads;
+    if (++m.arrived == threads) {
+      m.arrived = 0;
+      ++m.round;
+      return;
+    }
+    struct Wait {
+      const Meeting& meeting;
+      unsigned round;
+    } mine{m, m.round};
+    const auto opened = [](void* w) { return static_cast<Wait*>(w)->meeting.round != static_cast<Wait*>(w)->round; };
+    waitUntil("syncThreads", opened, &mine, at);
+  }
+
+  SharedMemory& sharedMemory() { return shared_; }
+  size_t sharedOffset(const void* data) const {
+    if (!shared_.holds(data)) throw Fault(concat(kernel_, ": expected an address of shared memory"));
+    return static_cast<size_t>(static_cast<const char*>(data) - shared_.base());
   }
 
   void* shared(const void* tag, const char* name, size_t bytes) { return shared_.variable(tag, name, bytes); }
@@ -172,6 +214,8 @@ class Machine {
 
   void runBlock() {
     shared_.startBlock();
+    std::ranges::fill(meetings_, Meeting{});
+    sm90::startBlock();
     error_ = nullptr;
     for (unsigned i = 0; i < threads_.size(); ++i) {
       threads_[i] = Thread{.index = {i, 0, 0}, .number = i};
@@ -186,9 +230,13 @@ class Machine {
       }
       bool progress = false;
       for (uint64_t i : turn) {
-        if (threads_[i].state != Thread::ready || asleep[i / warpSize]) continue;
-        progress = true;
+        if (asleep[i / warpSize]) continue;
         running_ = &threads_[i];
+        if (running_->state == Thread::atCondition && running_->condition(running_->conditionOf)) {
+          running_->state = Thread::ready;
+        }
+        if (running_->state != Thread::ready) continue;
+        progress = true;
         ::threadIdx = running_->index;
         fibers_[i]->resume();
         if (error_) std::rethrow_exception(error_);
@@ -202,6 +250,7 @@ class Machine {
       if (!progress) throw Fault(deadlock());
       if (schedule_.order == Schedule::random) std::shuffle(turn.begin(), turn.end(), random_);
     }
+    sm90::endBlock(kernel_);
     shared_.endBlock(kernel_);
   }
 
@@ -214,6 +263,7 @@ class Machine {
         throw Fault(concat(kernel_, ": ", who(t), " ended without waiting for the copy that it began at ",
                            text(t.copies.front().at)));
       }
+      sm90::endThread(t.number);
     } catch (...) {
       error_ = std::current_exception();
     }
@@ -297,13 +347,22 @@ class Machine {
         return concat(start, who(other), " ", whereabouts(other));
       }
     }
+    const auto polls = std::ranges::find(threads_, Thread::atCondition, &Thread::state);
+    if (polls != threads_.end())
+      return concat(kernel_, ": deadlock: ", who(*polls), " ", whereabouts(*polls), " for ever");
     const auto waits = std::ranges::find(threads_, Thread::atBarrier, &Thread::state);
     const auto gone = std::ranges::find(threads_, Thread::ended, &Thread::state);
     return concat(kernel_, ": deadlock: ", who(*waits), " ", whereabouts(*waits), ", but ", who(*gone), " has ended");
   }
 
+  struct Meeting {
+    int threads = 0, arrived = 0;
+    unsigned round = 0;
+  };
+
   std::mutex mutex_;
   Schedule schedule_;
+  Meeting meetings_[16];
   std::mt19937_64 random_;
   std::vector<std::unique_ptr<Fiber>> fibers_;
   std::vector<Thread> threads_;
@@ -353,6 +412,13 @@ void* sharedVariable(const void* tag, const char* name, size_t bytes) { return m
 void setDynamicShared(size_t bytes) { machine().setDynamicShared(bytes); }
 void* dynamicShared() { return machine().dynamicShared(); }
 void preempt() { machine().preempt(); }
+bool early() { return machine().early(); }
+void waitUntil(const char* name, bool (*ready)(void*), void* what, const At& at) {
+  machine().waitUntil(name, ready, what, at);
+}
+void syncSome(int id, int threads, const At& at) { machine().syncSome(id, threads, at); }
+SharedMemory& sharedMemory() { return machine().sharedMemory(); }
+size_t sharedOffset(const void* data) { return machine().sharedOffset(data); }
 unsigned laneId() { return machine().lane(); }
 
 }  // namespace simt

@@ -68,6 +68,16 @@ void setDynamicShared(size_t bytes);
 void* dynamicShared();
 /// Before an atomic: lets other threads run, now and then, under a random schedule.
 void preempt();
+/// Whether the hardware does early what it may do late: now and then, under a random schedule.
+bool early();
+/// Waits until ready(what).
+void waitUntil(const char* name, bool (*ready)(void*), void* what, const At& at);
+/// A barrier of whole warps, `threads` in all, by number.
+void syncSome(int id, int threads, const At& at);
+
+/// The block's shared memory, and where in it an address of it is; Fault if it is not.
+SharedMemory& sharedMemory();
+size_t sharedOffset(const void* data);
 
 template <typename T>
 T shuffle(const char* name, unsigned mask, T value, unsigned source, const At& at) {
@@ -106,6 +116,7 @@ inline thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 #define __global__ [[maybe_unused]] static
 #define __device__ inline
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define SIMT_SHARED(Type, name, count) \
   static const char name##Tag = 0;     \
   Type* const name = static_cast<Type*>(simt::sharedVariable(&name##Tag, #name, sizeof(Type) * (count)))

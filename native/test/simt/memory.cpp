@@ -14,6 +14,7 @@
 #include "test/simt/emulator.h"
 #include "test/simt/faults.h"
 #include "test/simt/fiber.h"
+#include "test/simt/sm90.h"
 
 #if defined(TOPKNOT_SIMT_ASAN)
 #include <sanitizer/asan_interface.h>
@@ -153,7 +154,9 @@ void checkGuards(const char* kernel) {
   }
 }
 
-SharedMemory::SharedMemory() : arena_(256 << 10) {}
+SharedMemory::SharedMemory() : arena_(window + 1024) {
+  base_ = arena_.data() + (-reinterpret_cast<uintptr_t>(arena_.data()) & 1023);
+}
 
 SharedMemory::~SharedMemory() { ASAN_UNPOISON_MEMORY_REGION(arena_.data(), arena_.size()); }
 
@@ -173,13 +176,20 @@ void* SharedMemory::variable(const void* tag, const char* name, size_t bytes, bo
                 " bytes, more than the " + std::to_string(limit) + " that a kernel may");
   }
   // 16-byte aligned start; the guard behind begins right after the last byte.
-  char* const data = arena_.data() + (used_ + guardBytes + 15) / 16 * 16;
+  char* const data = base_ + (used_ + guardBytes + 15) / 16 * 16;
   setGuard(data - guardBytes);
   fillPoison(data, bytes);
   setGuard(data + bytes);
-  used_ = static_cast<size_t>(data - arena_.data()) + bytes + guardBytes;
+  used_ = static_cast<size_t>(data - base_) + bytes + guardBytes;
+  if (used_ > window) throw Fault("shared memory: more than a block can have");
   variables_.push_back({tag, name, data, bytes});
+  sm90::publish(data, bytes);
   return data;
+}
+
+bool SharedMemory::declares(const char* data, size_t bytes) const {
+  return std::ranges::any_of(variables_,
+                             [&](const Variable& v) { return data >= v.data && data + bytes <= v.data + v.bytes; });
 }
 
 void SharedMemory::endBlock(const char* kernel) {

@@ -28,6 +28,8 @@ void checkGuards(const char* kernel);
 class SharedMemory {
  public:
   static constexpr size_t limit = 48 << 10;  // what a kernel may declare statically
+  static constexpr size_t window =
+      256 << 10;  // addresses of shared memory, from base() on; it is aligned to 1024 bytes
   SharedMemory();
   ~SharedMemory();
 
@@ -35,7 +37,16 @@ class SharedMemory {
   /// A dynamic variable does not count towards the limit of what is declared.
   void* variable(const void* tag, const char* name, size_t bytes, bool dynamic = false);
   void endBlock(const char* kernel);
-  bool holds(const void* data) const { return data >= arena_.data() && data < arena_.data() + arena_.size(); }
+  char* base() { return base_; }
+  const char* base() const { return base_; }
+  /// Whether all of it is of one variable.
+  bool declares(const char* data, size_t bytes) const;
+  /// Calls f(data, bytes) for each variable.
+  template <typename F>
+  void forVariables(F&& f) {
+    for (const Variable& v : variables_) f(v.data, v.bytes);
+  }
+  bool holds(const void* data) const { return data >= base_ && data < base_ + window; }
 
  private:
   struct Variable {
@@ -45,6 +56,7 @@ class SharedMemory {
     size_t bytes;
   };
   std::vector<char> arena_;
+  char* base_;
   std::vector<Variable> variables_;
   size_t used_ = 0, declared_ = 0;
 };

@@ -55,7 +55,7 @@ class Queue {
     if (!grid.fits()) return fail(failure(ErrorCode::range, "%s: too much for one launch on a GPU", name));
     const std::lock_guard lock(launching_);  // the size of dynamic shared memory is the emulator's, not the launch's
     try {
-      if (grid.shared > maxDynamicShared) {
+      if (grid.shared > grid.sharedLimit) {
         throw simt::Fault(std::string(name) + ": more dynamic shared memory than every GPU has");
       }
       simt::setDynamicShared(static_cast<size_t>(grid.shared));
@@ -82,6 +82,8 @@ class Queue {
   }
 
   int multiprocessors() const { return 2; }  // few, so that a slice holds several tiles
+  int capability() const { return emulatedCapability; }
+  static inline int emulatedCapability = 90;
 
  private:
   static inline std::mutex launching_;

@@ -1,18 +1,18 @@
 // Attention against the multiply-add peak of this machine, measured in turn with every case.
 // Usage: bench_attention [rounds [text that names of cases contain]]
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <ctime>
 #include <vector>
 
 #include "backend/registry.h"
 #include "core/random.h"
 #include "ops/ops.h"
+#include "test/timing.h"
 
 using namespace topknot;
+using namespace topknot::test;
 
 namespace {
 
@@ -21,35 +21,6 @@ Tensor normals(Shape shape, uint64_t seed) {
   Random random(seed, 0);
   for (float& x : t.span<float>()) x = static_cast<float>(random.normal());
   return t;
-}
-
-double processorSeconds() {
-  timespec t;
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-}
-
-/// The least wall time, and the least processor time of all threads divided by their number, of `repeat` runs: the
-/// second does not count the time in which other programs ran.
-struct Time {
-  double wall = 1e30, cpu = 1e30;
-};
-
-Time timed(int repeat, const auto& work) {
-  Time best;
-  for (int i = 0; i < repeat; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    const double cpu = processorSeconds();
-    work();
-    best.cpu = std::min(best.cpu, (processorSeconds() - cpu) / threadCount());
-    best.wall = std::min(best.wall, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-  }
-  return best;
-}
-
-double median(std::vector<double> x) {
-  std::nth_element(x.begin(), x.begin() + static_cast<int64_t>(x.size()) / 2, x.end());
-  return x[x.size() / 2];
 }
 
 const char* wanted = "";

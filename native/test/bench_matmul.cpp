@@ -3,33 +3,16 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <ctime>
 #include <vector>
 
 #include "backend/registry.h"
 #include "core/random.h"
+#include "test/timing.h"
 
 using namespace topknot;
+using namespace topknot::test;
 
 namespace {
-
-double processorSeconds() {
-  timespec t;
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-}
-
-/// The least processor time of all threads divided by their number: it does not count the time in which other programs
-/// ran.
-double seconds(int repeat, const auto& work) {
-  double best = 1e30;
-  for (int i = 0; i < repeat; ++i) {
-    const double start = processorSeconds();
-    work();
-    best = std::min(best, (processorSeconds() - start) / threadCount());
-  }
-  return best;
-}
 
 struct Size {
   int64_t m, n, k;
@@ -59,21 +42,19 @@ void report(const Size& s, int rounds) {
   for (int round = 0; round < rounds; ++round) {
     double sum;
     int64_t peakFlops;
-    const double limit = seconds(3, [&] {
-      run(cpuBackend(), &Backend::measureFma, "measureFma", Exec{},
-          MeasureFmaArgs{threadCount() * int64_t{4}, 0.5f, 1.0f, &sum, &peakFlops});
-    });
+    const double limit = timed(3, [&] {
+                           run(cpuBackend(), &Backend::measureFma, "measureFma", Exec{},
+                               MeasureFmaArgs{threadCount() * int64_t{4}, 0.5f, 1.0f, &sum, &peakFlops});
+                         }).cpu;
     const int repeat = std::clamp(static_cast<int>(3e9 / flops), 1, 1000);
-    const double time = seconds(repeat, [&] { run(cpuBackend(), &Backend::matmul, "matmul", Exec{}, args); });
+    const double time = timed(repeat, [&] { run(cpuBackend(), &Backend::matmul, "matmul", Exec{}, args); }).cpu;
     rates.push_back(flops / time / 1e9), peaks.push_back(static_cast<double>(peakFlops) / limit / 1e9);
   }
   const double rate = *std::max_element(rates.begin(), rates.end()),
                peak = *std::max_element(peaks.begin(), peaks.end());
-  std::nth_element(rates.begin(), rates.begin() + rounds / 2, rates.end());
   std::printf("%5lld x %5lld x %5lld %s%s batch %4lld  best %7.1f GFLOP/s, median %7.1f, peak %7.1f: %5.1f%%\n",
               static_cast<long long>(s.m), static_cast<long long>(s.n), static_cast<long long>(s.k), aT ? "T" : "N",
-              bT ? "T" : "N", static_cast<long long>(s.batch), rate, rates[static_cast<size_t>(rounds / 2)], peak,
-              100 * rate / peak);
+              bT ? "T" : "N", static_cast<long long>(s.batch), rate, median(rates), peak, 100 * rate / peak);
   std::fflush(stdout);
 }
 

@@ -1,16 +1,16 @@
 // Top-k against what this machine can do: read bandwidth and multiply-add peak are measured in turn with every search,
 // so that a share compares moments that lie together. Usage: bench_topk [rounds] [queries]
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <ctime>
 
 #include "backend/registry.h"
 #include "core/random.h"
 #include "ops/ops.h"
+#include "test/timing.h"
 
 using namespace topknot;
+using namespace topknot::test;
 
 namespace {
 
@@ -23,36 +23,6 @@ Tensor matrix(int64_t rows, int64_t cols) {
     }
   });
   return t;
-}
-
-/// Wall time, and processor time of all threads divided by their number. On a machine that others use too only the
-/// second compares: it does not count the time in which others ran.
-struct Time {
-  double wall = 1e30, cpu = 1e30;
-};
-
-double processorSeconds() {
-  timespec t;
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-}
-
-/// The least of `repeat` runs.
-Time timed(int repeat, const auto& work) {
-  Time best;
-  for (int i = 0; i < repeat; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    const double cpu = processorSeconds();
-    work();
-    best.cpu = std::min(best.cpu, (processorSeconds() - cpu) / threadCount());
-    best.wall = std::min(best.wall, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-  }
-  return best;
-}
-
-double median(std::vector<double> x) {
-  std::nth_element(x.begin(), x.begin() + x.size() / 2, x.end());
-  return x[x.size() / 2];
 }
 
 /// The medians over rounds of wall shares and processor shares of one limit.

@@ -231,6 +231,30 @@ HWY_INLINE void copyPadded(const float* in, int64_t f, float* out) {
   if (j < f) hn::Store(loadPart(in + j, f - j), d, out + j);
 }
 
+/// The products of x, a row's vector padded with zeros, with the vectors of four entries from `e` on, of which `count`
+/// exist. Those of later entries, which may lie anywhere, are asked for meanwhile.
+HWY_INLINE void fourScores(const CsrView& rows, const MatrixView& ys, int64_t e, int64_t count, const float* x,
+                           float* scores) {
+  const int64_t f = ys.cols, whole = f / N * N, nnz = rows.indptr[rows.rows];
+  const float* y[4];
+  V s[4];
+  for (int64_t r = 0; r < 4; ++r) {
+    y[r] = ys.row(rows.indices[e + std::min(r, count - 1)]);
+    s[r] = hn::Zero(d);
+    const float* coming = ys.row(rows.indices[std::min(e + r + 16, nnz - 1)]);
+    for (int64_t j = 0; j < f; j += 16) __builtin_prefetch(coming + j, 0, 2);
+  }
+  for (int64_t j = 0; j < whole; j += N) {
+    const V v = hn::Load(d, x + j);
+    for (int r = 0; r < 4; ++r) s[r] = hn::MulAdd(hn::LoadU(d, y[r] + j), v, s[r]);
+  }
+  if (whole < f) {
+    const V v = hn::Load(d, x + whole);
+    for (int r = 0; r < 4; ++r) s[r] = hn::MulAdd(loadPart(y[r] + whole, f - whole), v, s[r]);
+  }
+  hn::Store(sums4(s[0], s[1], s[2], s[3]), hn::FixedTag<float, 4>(), scores);
+}
+
 /// a·b over n floats, n a multiple of N.
 HWY_INLINE float dot(const float* a, const float* b, int64_t n) {
   V even = hn::Zero(d), odd = even;

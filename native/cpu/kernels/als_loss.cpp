@@ -18,28 +18,12 @@ namespace {
 
 /// Σ over the entries of row u; x is the row's factor, padded with zeros.
 double entriesLoss(const AlsLossArgs& a, int64_t u, const float* x) {
-  const int64_t f = a.y.cols, whole = f / N * N, last = a.rows.indptr[u + 1];
+  const int64_t last = a.rows.indptr[u + 1];
   double sum = 0;
   for (int64_t e = a.rows.indptr[u]; e < last; e += 4) {
     const int64_t count = std::min<int64_t>(4, last - e);
-    const float* y[4];
-    V s[4];
-    for (int64_t r = 0; r < 4; ++r) {
-      y[r] = a.y.row(a.rows.indices[std::min(e + r, last - 1)]);
-      s[r] = hn::Zero(d);
-      const float* coming = a.y.row(a.rows.indices[std::min(e + r + 16, a.rows.indptr[a.rows.rows] - 1)]);
-      for (int64_t j = 0; j < f; j += 16) __builtin_prefetch(coming + j, 0, 2);
-    }
-    for (int64_t j = 0; j < whole; j += N) {
-      const V v = hn::Load(d, x + j);
-      for (int r = 0; r < 4; ++r) s[r] = hn::MulAdd(hn::LoadU(d, y[r] + j), v, s[r]);
-    }
-    if (whole < f) {
-      const V v = hn::Load(d, x + whole);
-      for (int r = 0; r < 4; ++r) s[r] = hn::MulAdd(loadPart(y[r] + whole, f - whole), v, s[r]);
-    }
     HWY_ALIGN float scores[4];
-    hn::Store(sums4(s[0], s[1], s[2], s[3]), hn::FixedTag<float, 4>(), scores);
+    fourScores(a.rows, a.y, e, count, x, scores);
     for (int64_t r = 0; r < count; ++r) {
       const double score = scores[r], weight = a.rows.values[e + r];
       sum += (weight + a.bonus) * (1 - score) * (1 - score) - a.bonus * score * score;

@@ -45,6 +45,7 @@ export { type UserExplanation, UserKNN } from './models/user-knn.js';
 export {
   type EmbeddingInit,
   type EmbeddingOptimizer,
+  type EmbeddingPlacement,
   type EmbeddingSnapshot,
   EmbeddingTable,
   type EmbeddingTableOptions,
@@ -104,7 +105,14 @@ export {
   type RowGradients,
 } from './ops/embedding-backward.js';
 export { type BagMode, type EmbeddingBagOptions, embeddingBag, embeddingBagSync } from './ops/embedding-bag.js';
-export { type EmbeddingRows, gather, gatherSync, type QuantizedRows, type RowIds } from './ops/gather.js';
+export {
+  type EmbeddingRows,
+  gather,
+  gatherSync,
+  type LookupOptions,
+  type QuantizedRows,
+  type RowIds,
+} from './ops/gather.js';
 export type { ItemFilter } from './ops/item-filter.js';
 export { type LayerNormGradients, type LayerNormOptions, layerNorm, layerNormBackward } from './ops/layer-norm.js';
 export type { LinalgOptions, LinearSolution, OverwriteOptions, Real, Status } from './ops/linalg.js';

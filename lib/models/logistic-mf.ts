@@ -30,6 +30,11 @@ export interface LogisticMfOptions {
   seed?: number;
   /** Where `fit` computes: 'cpu' unless given; 'cuda', 'cuda:1', ... or 'auto', see `device()`. All else is on the CPU. */
   device?: string;
+  /**
+   * Bytes of the GPU's memory that `fit` may take: what is free there unless given, or 0. Interactions that do not fit
+   * beside the vectors stream through in blocks of rows, with the same results.
+   */
+  deviceBytes?: number;
 }
 
 export interface LogisticMfFitOptions extends JobOptions {
@@ -219,6 +224,7 @@ function checkOptions(options: LogisticMfOptions): Required<LogisticMfOptions> {
     'initStd',
     'seed',
     'device',
+    'deviceBytes',
   ]);
   return {
     factors: integer('factors', options.factors ?? 64, 1, 4096),
@@ -230,5 +236,6 @@ function checkOptions(options: LogisticMfOptions): Required<LogisticMfOptions> {
     initStd: finite('initStd', options.initStd ?? 0.1, 0),
     seed: integer('seed', options.seed ?? 42, 0),
     device: string('device', options.device ?? 'cpu'),
+    deviceBytes: integer('deviceBytes', options.deviceBytes ?? 0, 0),
   };
 }

@@ -38,6 +38,11 @@ export interface NmfOptions {
   computeLoss?: boolean;
   /** Where `fit` computes: 'cpu' unless given; 'cuda', 'cuda:1', ... or 'auto', see `device()`. All else is on the CPU. */
   device?: string;
+  /**
+   * Bytes of the GPU's memory that `fit` may take: what is free there unless given, or 0. Interactions that do not fit
+   * beside the vectors stream through in blocks of rows, with the same results.
+   */
+  deviceBytes?: number;
 }
 
 export interface NmfFitOptions extends JobOptions {
@@ -166,6 +171,7 @@ function checkOptions(options: NmfOptions): Required<NmfOptions> {
     'seed',
     'computeLoss',
     'device',
+    'deviceBytes',
   ]);
   const over = oneOf('over', options.over ?? 'all', ['all', 'observed'] as const);
   const form = options.regularizationForm ?? (over === 'all' ? 'constant' : 'perEntry');
@@ -179,5 +185,6 @@ function checkOptions(options: NmfOptions): Required<NmfOptions> {
     seed: integer('seed', options.seed ?? 42, 0),
     computeLoss: boolean('computeLoss', options.computeLoss ?? false),
     device: string('device', options.device ?? 'cpu'),
+    deviceBytes: integer('deviceBytes', options.deviceBytes ?? 0, 0),
   };
 }

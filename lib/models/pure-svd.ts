@@ -3,7 +3,7 @@ import type { Id } from '../data/ids.js';
 import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
-import { checkSvdOptions, decompose, type SvdOptions } from '../ops/truncated-svd.js';
+import { checkSvdOptions, decompose, type SvdOptions, svdOptions } from '../ops/truncated-svd.js';
 import { Tensor } from '../tensor.js';
 import type { Explanation } from './als.js';
 import { gatherRows } from './als-rows.js';
@@ -45,7 +45,7 @@ export class PureSVD<U extends Id = Id, I extends Id = Id> extends FactorModel<U
   /** @throws ERR_ARGUMENT, ERR_RANGE */
   constructor(options: PureSVDOptions = {}) {
     super();
-    knownOptions(options, ['factors', 'oversampling', 'tolerance', 'maxCycles', 'seed', 'device']);
+    knownOptions(options, ['factors', ...svdOptions]);
     const factors = integer('factors', options.factors ?? 64, 1, 2048);
     this.options = Object.freeze({ factors, ...checkSvdOptions(options) });
   }

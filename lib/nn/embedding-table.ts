@@ -1,5 +1,4 @@
 import { finite, integer, knownOptions, oneOf } from '../check.js';
-import { device as named } from '../device.js';
 import { expected, TopknotError } from '../errors.js';
 import { readSafetensors, writeSafetensors } from '../format/safetensors.js';
 import { type JobOptions, runJob } from '../job.js';
@@ -8,6 +7,7 @@ import type { Handle } from '../native-ops.js';
 import { flatGradient, heldIds } from '../ops/embedding-backward.js';
 import { type EmbeddingBagOptions, nativeBags } from '../ops/embedding-bag.js';
 import type { RowIds } from '../ops/gather.js';
+import { type Placement, placementOf } from '../search/placement.js';
 import { dtypeOfArray, handleOf, Tensor } from '../tensor.js';
 
 /**
@@ -36,15 +36,25 @@ export interface EmbeddingTableOptions {
   seed?: number;
 }
 
-export interface EmbeddingInit extends EmbeddingTableOptions {
+/** Where a table learns. */
+export interface EmbeddingPlacement {
+  /** 'cpu' unless given; 'cuda', 'cuda:1', ... or 'auto', see `device()`. */
+  device?: string | undefined;
+  /**
+   * The most bytes of a GPU's memory that the table and the state of its optimizer may take: a third of what is free unless
+   * given. Where they would take more they stay in host memory; a call sends the rows that it looks up, each once, and an
+   * update brings them back. Results are the same.
+   */
+  deviceBytes?: number | undefined;
+}
+
+export interface EmbeddingInit extends EmbeddingTableOptions, EmbeddingPlacement {
   /** 'float32' unless given. */
   dtype?: 'float32' | 'float16' | 'bfloat16';
   /** 'normal' unless given; both have mean 0. */
   init?: 'normal' | 'uniform';
   /** The standard deviation; 0.01 unless given. 'uniform' reaches from -√3 to √3 times as far. */
   std?: number;
-  /** Where the table lives and learns; 'cpu' unless given. See `device()`. */
-  device?: string | undefined;
 }
 
 /** A table at one moment, for saving and for going on from. */
@@ -100,8 +110,9 @@ export class EmbeddingTable {
     state: readonly Handle[],
     step: number,
     options: Readonly<Required<EmbeddingTableOptions>>,
+    device: string,
   ) {
-    const { shape, dtype, device } = native.tensorInfo(table);
+    const { shape, dtype } = native.tensorInfo(table);
     this.#table = table;
     this.#state = state;
     this.#step = step;
@@ -118,8 +129,8 @@ export class EmbeddingTable {
    * @throws ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT, ERR_RANGE, ERR_DEVICE
    */
   static async create(shape: readonly [number, number], options: EmbeddingInit = {}): Promise<EmbeddingTable> {
-    knownOptions(options, [...optionNames, 'dtype', 'init', 'std', 'device']);
-    const { dtype = 'float32', init = 'normal', std = 0.01, device = 'cpu', ...rest } = options;
+    knownOptions(options, [...optionNames, 'dtype', 'init', 'std', 'device', 'deviceBytes']);
+    const { dtype = 'float32', init = 'normal', std = 0.01, device, deviceBytes, ...rest } = options;
     const checked = Object.freeze(checkOptions(rest));
     oneOf('dtype', dtype, dtypes);
     oneOf('init', init, ['normal', 'uniform'] as const);
@@ -127,43 +138,46 @@ export class EmbeddingTable {
     if (!Array.isArray(shape) || shape.length !== 2) expected('shape', '[rows, cols]', shape);
     integer('shape', shape[0], 0);
     integer('shape', shape[1], 1);
-    const where = named(device);
+    const placement = placementOf({ device, deviceBytes });
     const made = await runJob('long', {}, (control) =>
       native.randomValues(control, dtype, shape, init, std, checked.seed),
     );
     const state = stateOf({ table: new Tensor(made) }, checked.optimizer);
-    const [table, ...placed] = [made, ...state].map((handle) => moved(handle, where));
-    return new EmbeddingTable(table!, placed, 0, checked);
+    const [table, ...own] = await placed([made, ...state], placement, 'owned');
+    return new EmbeddingTable(table!, own, 0, checked, placement.device);
   }
 
   /**
    * A table that starts as a copy of `start`, [rows, cols], with fresh optimizer state; or that goes on from a snapshot,
-   * whose optimizer must be the same. It lives where `start` does.
+   * whose optimizer must be the same. It learns where `start` is unless a device is given.
    * @throws ERR_DTYPE, ERR_SHAPE, ERR_ARGUMENT, ERR_RANGE; ERR_DEVICE for state on another device than the table
    */
   static async from(
     start: Tensor<'float32' | 'float16' | 'bfloat16'> | EmbeddingSnapshot,
-    options: EmbeddingTableOptions = {},
+    options: EmbeddingTableOptions & EmbeddingPlacement = {},
   ): Promise<EmbeddingTable> {
-    const checked = Object.freeze(checkOptions(options));
+    knownOptions(options, [...optionNames, 'device', 'deviceBytes']);
+    const { device, deviceBytes, ...rest } = options;
+    const checked = Object.freeze(checkOptions(rest));
     if (typeof start !== 'object' || start === null) expected('start', 'a Tensor or a snapshot', start);
     const snapshot = start instanceof Tensor ? { table: start, step: 0 } : start;
     const table = handleOf('start.table', snapshot.table);
     const state = stateOf(snapshot, checked.optimizer);
     const step = integer('start.step', snapshot.step, 0);
-    const { device } = snapshot.table;
-    const own = 'state' in snapshot ? await Promise.all(state.map(copy)) : state.map((handle) => moved(handle, device));
-    return new EmbeddingTable(await copy(table), own, step, checked);
+    const placement = placementOf({ device: device ?? snapshot.table.device, deviceBytes });
+    const [own, ...ownState] = await placed([table, ...state], placement);
+    if (!('state' in snapshot)) for (const handle of state) native.dispose(handle);
+    return new EmbeddingTable(own!, ownState, step, checked, placement.device);
   }
 
   /**
    * Reads what `save` has written: the table goes on as if it had never stopped, on `device`, 'cpu' unless given.
    * @throws ERR_IO; ERR_FORMAT for a file that is not what `save` makes; ERR_DEVICE
    */
-  static async load(path: string, options: JobOptions & { device?: string | undefined } = {}): Promise<EmbeddingTable> {
-    knownOptions(options, ['signal', 'onProgress', 'device']);
-    const { device = 'cpu', ...jobOptions } = options;
-    const where = named(device);
+  static async load(path: string, options: JobOptions & EmbeddingPlacement = {}): Promise<EmbeddingTable> {
+    knownOptions(options, ['signal', 'onProgress', 'device', 'deviceBytes']);
+    const { device, deviceBytes, ...jobOptions } = options;
+    const placement = placementOf({ device, deviceBytes });
     const { tensors, metadata } = await readSafetensors(path, jobOptions);
     let found: { handles: Handle[]; step: number; checked: ReturnType<typeof checkOptions> };
     try {
@@ -183,8 +197,8 @@ export class EmbeddingTable {
       const what = cause instanceof Error ? cause.message : String(cause);
       throw new TopknotError('ERR_FORMAT', `path: '${path}' is no embedding table: ${what}`, { cause });
     }
-    const [table, ...state] = found.handles.map((handle) => moved(handle, where));
-    return new EmbeddingTable(table!, state, found.step, found.checked);
+    const [table, ...state] = await placed(found.handles, placement, 'owned');
+    return new EmbeddingTable(table!, state, found.step, found.checked, placement.device);
   }
 
   /** Updates so far. */
@@ -197,7 +211,9 @@ export class EmbeddingTable {
     const held = heldIds('ids', ids);
     return this.#read(
       async () =>
-        new Tensor(await runJob('query', {}, (control) => native.gatherRows(control, { data: this.#table }, held))),
+        new Tensor(
+          await runJob('query', {}, (control) => native.gatherRows(control, { data: this.#table }, held, this.device)),
+        ),
     );
   }
 
@@ -208,7 +224,7 @@ export class EmbeddingTable {
       async () =>
         new Tensor<'float32'>(
           await runJob('query', {}, (control) =>
-            native.embeddingBagRows(control, { data: this.#table }, held, ends, bags),
+            native.embeddingBagRows(control, { data: this.#table }, held, ends, bags, this.device),
           ),
         ),
     );
@@ -248,7 +264,7 @@ export class EmbeddingTable {
       const step = this.#step + 1;
       const rates = { optimizer, learningRate, epsilon, beta1, beta2, seed, step };
       await runJob('query', {}, (control) =>
-        native.embeddingTableUpdate(control, this.#table, this.#state, by, held, ends, bags, rates),
+        native.embeddingTableUpdate(control, this.#table, this.#state, by, held, ends, bags, rates, this.device),
       );
       this.#step = step;
     })().finally(() => {
@@ -337,7 +353,7 @@ function stateOf(
     throw new TopknotError('ERR_DTYPE', `start: expected float32, float16 or bfloat16 but received ${table.dtype}`);
   return names[optimizer].map((name) => {
     const shape = optimizer === 'adagrad' ? [table.shape[0]!] : table.shape;
-    if (!state) return native.tensorFull('float32', shape, 0);
+    if (!state) return native.toDevice(native.tensorFull('float32', shape, 0), table.device);
     const given = state[name];
     if (!(given instanceof Tensor))
       throw new TopknotError('ERR_ARGUMENT', `start.state: expected '${name}' for the optimizer '${optimizer}'`);
@@ -346,15 +362,36 @@ function stateOf(
         'ERR_SHAPE',
         `start.state.${name}: expected float32 [${shape.join(', ')}] but received ${given.dtype} [${given.shape.join(', ')}]`,
       );
+    if (given.device !== table.device)
+      throw new TopknotError(
+        'ERR_DEVICE',
+        `start.state.${name}: expected to be on device '${table.device}', as start.table is, but is on '${given.device}'`,
+      );
     return given.handle;
   });
 }
 
-/** On `device`; there already, it shares its memory. */
-function moved(handle: Handle, device: string): Handle {
-  const there = native.toDevice(handle, device);
-  native.dispose(handle);
-  return there;
+/**
+ * Copies of the table and its state on the device; in host memory where they would take too much of the device's. What is
+ * `owned` is on the CPU, and is taken instead of a copy there.
+ */
+async function placed(
+  given: readonly Handle[],
+  { device, bytes }: Placement,
+  owned?: 'owned',
+): Promise<readonly Handle[]> {
+  const from = native.tensorInfo(given[0]!).device;
+  if (device !== from && device !== 'cpu') {
+    const there = await runJob('long', {}, (control) => native.indexPlace(control, given, device, bytes));
+    if (there.length > 0) {
+      if (owned) for (const handle of given) native.dispose(handle);
+      return there;
+    }
+  }
+  if (owned) return given;
+  return Promise.all(
+    given.map((handle) => (from === device || from === 'cpu' ? copy(handle) : native.toDevice(handle, 'cpu'))),
+  );
 }
 
 const copy = (handle: Handle): Promise<Handle> =>

@@ -3,7 +3,7 @@ import { expected } from '../errors.js';
 import { native } from '../native.js';
 import type { Handle } from '../native-ops.js';
 import { Tensor } from '../tensor.js';
-import { type EmbeddingRows, nativeIds, nativeRows, type RowIds } from './gather.js';
+import { deviceOf, type EmbeddingRows, type LookupOptions, nativeIds, nativeRows, type RowIds } from './gather.js';
 
 /** How the rows of a bag become one: their sum, their mean, or the maximum in each column. */
 export type BagMode = 'sum' | 'mean' | 'max';
@@ -26,7 +26,8 @@ export interface EmbeddingBagOptions {
  * @param ids [entries]; without offsets [bags, size]
  * @param offsets [bags + 1], from 0 to the number of entries: bag b holds entries offsets[b] to offsets[b + 1] - 1
  * @returns float32 [bags, cols]; the same bytes at any thread count
- * @throws ERR_DTYPE, ERR_SHAPE, ERR_RANGE or ERR_ARGUMENT at once; reading the result rejects with ERR_RANGE, naming the
+ * @param options.device where to compute, see `LookupOptions`
+ * @throws ERR_DTYPE, ERR_SHAPE, ERR_RANGE, ERR_DEVICE or ERR_ARGUMENT at once; reading the result rejects with ERR_RANGE, naming the
  * entry, for an id that is no row of the table, and for offsets that fall or overrun
  * @example
  * const user = embeddingBag(items, Int32Array.of(4, 1, 7), Int32Array.of(0, 2, 3), { mode: 'mean' }); // [2, cols]
@@ -35,11 +36,9 @@ export function embeddingBag(
   table: EmbeddingRows,
   ids: RowIds,
   offsets?: RowIds,
-  options: EmbeddingBagOptions = {},
+  options: EmbeddingBagOptions & LookupOptions = {},
 ): Tensor<'float32'> {
-  return new Tensor(
-    native.embeddingBag(nativeRows(table), nativeIds('ids', ids), offsetsOf(offsets), nativeBags(options)),
-  );
+  return new Tensor(native.embeddingBag(...lookup(table, ids, offsets, options)));
 }
 
 /** Like `embeddingBag`, but blocks the calling thread until the result is there, and throws what reading would reject with. */
@@ -47,11 +46,20 @@ export function embeddingBagSync(
   table: EmbeddingRows,
   ids: RowIds,
   offsets?: RowIds,
-  options: EmbeddingBagOptions = {},
+  options: EmbeddingBagOptions & LookupOptions = {},
 ): Tensor<'float32'> {
-  return new Tensor(
-    native.embeddingBagRowsSync(nativeRows(table), nativeIds('ids', ids), offsetsOf(offsets), nativeBags(options)),
-  );
+  return new Tensor(native.embeddingBagRowsSync(...lookup(table, ids, offsets, options)));
+}
+
+function lookup(
+  table: EmbeddingRows,
+  ids: RowIds,
+  offsets: RowIds | undefined,
+  options: EmbeddingBagOptions & LookupOptions,
+): Parameters<typeof native.embeddingBag> {
+  knownOptions(options, ['mode', 'weights', 'paddingIndex', 'device']);
+  const { device, ...bags } = options;
+  return [nativeRows(table), nativeIds('ids', ids), offsetsOf(offsets), nativeBags(bags), deviceOf({ device })];
 }
 
 /** @internal */

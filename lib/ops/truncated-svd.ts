@@ -21,6 +21,11 @@ export interface SvdOptions {
   seed?: number;
   /** Where products are computed: 'cpu' unless given; 'cuda', 'cuda:1', ... or 'auto', see `device()`. Results are on the CPU. */
   device?: string;
+  /**
+   * Bytes of the GPU's memory that products may take: what is free there unless given, or 0. Entries that do not fit
+   * beside the vectors stream through in blocks of rows, with the same results.
+   */
+  deviceBytes?: number;
 }
 
 /** matrix ≈ u · diag(s) · vᵀ, the best such approximation of rank k. */
@@ -36,6 +41,9 @@ export interface TruncatedSvd {
 }
 
 /** @internal */
+export const svdOptions = ['oversampling', 'tolerance', 'maxCycles', 'seed', 'device', 'deviceBytes'] as const;
+
+/** @internal */
 export function checkSvdOptions(options: SvdOptions): Required<SvdOptions> {
   return {
     oversampling: integer('oversampling', options.oversampling ?? 16, 0, 1024),
@@ -43,6 +51,7 @@ export function checkSvdOptions(options: SvdOptions): Required<SvdOptions> {
     maxCycles: integer('maxCycles', options.maxCycles ?? 50, 1),
     seed: integer('seed', options.seed ?? 42, 0),
     device: string('device', options.device ?? 'cpu'),
+    deviceBytes: integer('deviceBytes', options.deviceBytes ?? 0, 0),
   };
 }
 
@@ -74,6 +83,6 @@ export async function truncatedSvd(
   options: SvdOptions & JobOptions = {},
 ): Promise<TruncatedSvd> {
   if (!(matrix instanceof CsrMatrix)) expected('matrix', 'a CsrMatrix', matrix);
-  knownOptions(options, ['oversampling', 'tolerance', 'maxCycles', 'seed', 'device', 'signal', 'onProgress']);
+  knownOptions(options, [...svdOptions, 'signal', 'onProgress']);
   return decompose(matrix, integer('k', k, 1, Math.min(...matrix.shape)), undefined, checkSvdOptions(options), options);
 }

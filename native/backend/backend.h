@@ -25,7 +25,7 @@
 
 namespace topknot {
 
-inline constexpr uint32_t backendAbi = 2;  // raised when what crosses to the plugin changes, but for kernels.def
+inline constexpr uint32_t backendAbi = 3;  // raised when what crosses to the plugin changes, but for kernels.def
 
 struct Backend {
   uint32_t abi = backendAbi;
@@ -39,6 +39,11 @@ struct Backend {
   Status (*upload)(const Exec&, void* device, const void* host, size_t bytes) = nullptr;
   Status (*download)(const Exec&, void* host, const void* device, size_t bytes) = nullptr;
   Status (*copy)(const Exec&, void* to, const void* from, size_t bytes) = nullptr;  // within the device
+  // Uploads that run beside the kernels, in an order of their own (backend/block_stream.h). A join brings the two
+  // orders together: what is issued after it waits for the uploads before it, and uploads after it for what was issued
+  // before.
+  Status (*uploadBeside)(const Exec&, void* device, const void* host, size_t bytes) = nullptr;
+  Status (*joinUploads)(const Exec&) = nullptr;
 
 #define KERNEL(stem, Args) Status (*stem)(const Exec&, const Args&) = nullptr;
 #include "backend/kernels.def"

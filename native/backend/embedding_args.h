@@ -128,6 +128,7 @@ struct EmbeddingUpdateArgs {
   float* means;      // adam: m [table rows, cols]
   float* squares;    // adam: v [table rows, cols]
   uint64_t seed, step;
+  const int32_t* keys = nullptr;  // [groups] the rows that random bits are keyed by; null: rows.rows
 };
 
 /// Each row between its least and its largest value: int8, or two 4-bit numbers in a byte.

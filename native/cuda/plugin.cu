@@ -9,6 +9,7 @@
 #include "cuda/families.h"
 #include "cuda/queue.h"
 #include "cuda/staging.h"
+#include "cuda/upload_stream.h"
 
 namespace topknot::cuda {
 namespace {
@@ -102,6 +103,12 @@ Status copy(const Exec& exec, void* to, const void* from, size_t bytes) noexcept
   return queue.status();
 }
 
+Status uploadBeside(const Exec& exec, void* device, const void* host, size_t bytes) noexcept {
+  return UploadStream::of(exec.device).upload(exec, device, host, bytes);
+}
+
+Status joinUploads(const Exec& exec) noexcept { return UploadStream::of(exec.device).join(exec); }
+
 Status memory(int32_t index, CudaMemory* out) noexcept {
   *out = {};
   if (!LostDevices::all().status(index).ok()) return {};  // then it has none
@@ -142,6 +149,8 @@ const Backend* backend(int32_t index) noexcept {
   table.upload = upload;
   table.download = download;
   table.copy = copy;
+  table.uploadBeside = uploadBeside;
+  table.joinUploads = joinUploads;
   addKernels(table);
   table.name = "cuda";
   return &table;

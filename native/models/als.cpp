@@ -119,18 +119,6 @@ double lossOf(Job& job, const Side& users, const AlsFactors& factors, const Tens
   return sum;
 }
 
-/// How many bytes of a side's matrix may lie on the device at a time.
-int64_t roomForMatrix(const Csr& users, const Csr& items, const AlsOptions& o, Device device) {
-  constexpr int64_t all = std::numeric_limits<int64_t>::max();
-  if (device.kind == Device::cpu) return all;
-  const int64_t factors = 4 * o.factors * (users.rows() + items.rows());
-  const int64_t room = (o.deviceBytes > 0 ? o.deviceBytes : freeBytes(device)) - factors;
-  // As much again is for what the kernels need in between; a block is copied before the one before it is given back.
-  const int64_t both = csrBytes(users.rows(), users.nnz()) + csrBytes(items.rows(), items.nnz());
-  const int64_t least = o.deviceBytes > 0 ? 1 : int64_t{64} << 20;
-  return both <= room / 2 ? all : std::max(room / 8, least);
-}
-
 /// Σ_u λ_u |x_u|².
 double penalty(const Tensor& of, const Tensor& lambda) {
   const Tensor factors = copyTo(of, Device{}), reg = copyTo(lambda, Device{});
@@ -166,7 +154,7 @@ AlsFactors alsFit(Job& job, Csr users, Csr items, std::optional<Tensor> userFact
                                 : randomFactors(job, users.rows(), o.factors, o.factors, std, o.seed, userKeys);
   out.itemFactors =
       itemFactors ? copyOf(*itemFactors) : randomFactors(job, items.rows(), o.factors, o.factors, std, o.seed, 0);
-  const int64_t room = roomForMatrix(users, items, o, device);
+  const int64_t room = roomForRows(users, 4 * o.factors * (users.rows() + items.rows()), device, o.deviceBytes);
   out.userFactors = copyTo(out.userFactors, device);
   out.itemFactors = copyTo(out.itemFactors, device);
   const Side byUser = sideOf(users, items.rows(), o, device, room),

@@ -4,9 +4,10 @@
 #include <cmath>
 #include <limits>
 
+#include "backend/memory.h"
 #include "backend/registry.h"
 #include "models/factor_rows.h"
-#include "models/placed.h"
+#include "models/row_blocks.h"
 
 namespace topknot {
 namespace {
@@ -25,12 +26,14 @@ void checkOptions(const LogisticMfOptions& o) {
   expectNumber(o.regularization, 0, 1e6, "regularization");
   expectNumber(o.alpha, 0, 1e6, "alpha");
   expectNumber(o.initStd, 0, 1e6, "initStd");
+  require(o.deviceBytes >= 0, ErrorCode::range, "deviceBytes: expected 0 or more but received ", o.deviceBytes);
 }
 
 /// One side of the model while it is learned.
 struct Side {
   Csr entries;
   Tensor ownBits, factors, biases, squaredFactors, squaredBiases;
+  std::optional<RowBlocks> blocks;  // of the entries and their bits
 
   /// On the host.
   Side(Job& job, const Csr& m, const Tensor* startFactors, const Tensor* startBiases, int64_t f)
@@ -44,31 +47,35 @@ struct Side {
     std::copy(bits.begin(), bits.end(), ownBits.data<uint8_t>());
     if (startBiases) std::copy_n(startBiases->data<float>(), m.rows(), biases.data<float>());
   }
-  void moveTo(Device device) {
-    entries = copyTo(entries, device);
-    for (Tensor* t : {&ownBits, &factors, &biases, &squaredFactors, &squaredBiases}) *t = copyTo(*t, device);
+  /// `room`: how many bytes of the entries may lie there at a time.
+  void moveTo(Device device, int64_t room) {
+    for (Tensor* t : {&factors, &biases, &squaredFactors, &squaredBiases}) *t = copyTo(*t, device);
+    blocks.emplace(entries, device, room, ownBits);
   }
 };
 
 void sweep(Job& job, const Side& side, const Tensor& otherFactors, const Tensor& otherBiases, Purpose purpose,
            int64_t iteration, const LogisticMfOptions& o) {
-  LogisticMfArgs args{};
-  args.own = {side.entries.view(), side.ownBits.data<uint8_t>()};
-  args.stride = side.factors.cols();
-  args.otherFactors = otherFactors.data<float>();
-  args.otherBiases = otherBiases.data<float>();
-  args.factors = side.factors.data<float>();
-  args.biases = side.biases.data<float>();
-  args.squaredFactors = side.squaredFactors.data<float>();
-  args.squaredBiases = side.squaredBiases.data<float>();
-  args.negatives = o.negatives;
-  args.seed = static_cast<uint64_t>(o.seed);
-  args.stream = static_cast<uint64_t>(purpose) << 60 | static_cast<uint64_t>(iteration) << 36;
-  args.alpha = static_cast<float>(o.alpha);
-  args.rate = static_cast<float>(o.learningRate);
-  args.regularization = static_cast<float>(o.regularization);
-  run(side.factors.device(), &Backend::logisticMf, "logisticMf", job.exec(), args);
-  job.checkCancelled();
+  side.blocks->each([&](const RowBlock& block) {
+    LogisticMfArgs args{};
+    args.own = {block.rows.view(), block.bytes.data<uint8_t>()};
+    args.stride = side.factors.cols();
+    args.otherFactors = otherFactors.data<float>();
+    args.otherBiases = otherBiases.data<float>();
+    args.factors = side.factors.data<float>() + block.first * args.stride;
+    args.biases = side.biases.data<float>() + block.first;
+    args.squaredFactors = side.squaredFactors.data<float>() + block.first * args.stride;
+    args.squaredBiases = side.squaredBiases.data<float>() + block.first;
+    args.negatives = o.negatives;
+    args.seed = static_cast<uint64_t>(o.seed);
+    args.stream = (static_cast<uint64_t>(purpose) << 60 | static_cast<uint64_t>(iteration) << 36) +
+                  static_cast<uint64_t>(block.first);
+    args.alpha = static_cast<float>(o.alpha);
+    args.rate = static_cast<float>(o.learningRate);
+    args.regularization = static_cast<float>(o.regularization);
+    run(side.factors.device(), &Backend::logisticMf, "logisticMf", job.exec(), args);
+    job.checkCancelled();
+  });
 }
 
 }  // namespace
@@ -95,8 +102,10 @@ LogisticMfFactors logisticMfFit(Job& job, Csr users, Csr items, std::optional<Lo
   const double std = o.initStd / std::sqrt(static_cast<double>(o.factors));
   startRows(job, x.factors, o.factors, std, o.seed, userRowKeys);
   startRows(job, y.factors, o.factors, std, o.seed, 0);
-  x.moveTo(device);
-  y.moveTo(device);
+  const int64_t others = 8 * (strideOf(o.factors) + 1) * (users.rows() + items.rows());
+  const int64_t room = roomForRows(users, others, device, o.deviceBytes);
+  x.moveTo(device, room);
+  y.moveTo(device, room);
 
   Progress progress{0, static_cast<double>(o.iterations), std::numeric_limits<double>::quiet_NaN()};
   job.progress(progress);
@@ -126,7 +135,8 @@ Tensor logisticMfFold(Job& job, Csr row, Tensor itemFactors, Tensor itemBiases, 
   expectFloats(itemBiases, "itemBiases", {items});
   require(row.rows() == 1 && row.cols == items, ErrorCode::shape, "row: expected shape [1, ", items, "] but received [",
           row.rows(), ", ", row.cols, "]");
-  const Side x(job, row, nullptr, nullptr, f);
+  Side x(job, row, nullptr, nullptr, f);
+  x.moveTo({}, std::numeric_limits<int64_t>::max());
   const Tensor y = strideOf(f) == f ? itemFactors : paddedRows(itemFactors);
   for (int64_t iteration = 0; iteration < o.iterations; ++iteration) {
     sweep(job, x, y, itemBiases, Purpose::fold, iteration, o);

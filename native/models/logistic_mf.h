@@ -24,9 +24,10 @@ struct LogisticMfOptions {
   double initStd = 0.1;  // factors start as N(0, initStd / √factors)
   int64_t seed = 42;
   std::optional<std::string> device;  // where a fit computes; the CPU unless given
+  int64_t deviceBytes = 0;            // that it may take there; 0: what is free
 };
 TOPKNOT_FIELDS(LogisticMfOptions, factors, iterations, learningRate, regularization, alpha, negatives, initStd, seed,
-               device)
+               device, deviceBytes)
 
 struct LogisticMfFactors {
   Tensor userFactors, itemFactors;  // [users, factors], [items, factors]

@@ -4,9 +4,10 @@
 #include <cmath>
 #include <vector>
 
+#include "backend/memory.h"
 #include "backend/registry.h"
 #include "core/random.h"
-#include "models/placed.h"
+#include "models/row_blocks.h"
 #include "ops/ops.h"
 
 namespace topknot {
@@ -18,6 +19,7 @@ void checkOptions(const NmfOptions& o) {
   require(o.iterations >= 0, ErrorCode::range, "iterations: expected 0 or more but received ", o.iterations);
   require(std::isfinite(o.regularization) && o.regularization >= 0, ErrorCode::range,
           "regularization: expected a number of at least 0 but received ", o.regularization);
+  require(o.deviceBytes >= 0, ErrorCode::range, "deviceBytes: expected 0 or more but received ", o.deviceBytes);
 }
 
 void checkRows(Job& job, const Csr& m, const char* name) {
@@ -57,23 +59,25 @@ Tensor columnSums(const Tensor& m) {
   return out;
 }
 
-/// One sweep over `rows`, in place in `out`; on the device where they lie.
-void sweep(Job& job, const Csr& rows, const Tensor& reg, const Tensor& fixed, int32_t passes, const NmfOptions& o,
+/// One sweep over `rows`, in place in `out`; on the device where they are solved.
+void sweep(Job& job, const RowBlocks& rows, const Tensor& reg, const Tensor& fixed, int32_t passes, const NmfOptions& o,
            const Tensor& out) {
   const bool all = o.over == NmfCells::all;
   const Tensor gram = all && o.objective == NmfLoss::frobenius ? gramOf(job, fixed) : Tensor();
   const Tensor sums =
       all && o.objective == NmfLoss::kl ? copyTo(columnSums(copyTo(fixed, {})), out.device()) : Tensor();
-  const NmfArgs args{.rows = rows.view(),
-                     .fixed = view(fixed),
-                     .gram = gram.buffer ? gram.data<float>() : nullptr,
-                     .sums = sums.buffer ? sums.data<float>() : nullptr,
-                     .reg = reg.data<float>(),
-                     .loss = o.objective,
-                     .passes = passes,
-                     .out = out.data<float>()};
-  run(out.device(), &Backend::nmf, "nmf", job.exec(), args);
-  job.checkCancelled();
+  rows.each([&](const RowBlock& block) {
+    const NmfArgs args{.rows = block.rows.view(),
+                       .fixed = view(fixed),
+                       .gram = gram.buffer ? gram.data<float>() : nullptr,
+                       .sums = sums.buffer ? sums.data<float>() : nullptr,
+                       .reg = reg.data<float>() + block.first,
+                       .loss = o.objective,
+                       .passes = passes,
+                       .out = out.data<float>() + block.first * out.cols()};
+    run(out.device(), &Backend::nmf, "nmf", job.exec(), args);
+    job.checkCancelled();
+  });
 }
 
 double penalty(const Tensor& factors, const Tensor& reg) {
@@ -183,9 +187,11 @@ NmfFactors nmfFit(Job& job, Csr users, Csr items, std::optional<Tensor> userFact
                  {}};
   const Tensor userReg = lambdas(users, o), itemReg = lambdas(items, o);
   // Where the sweeps read and write them.
-  const Csr byUser = copyTo(users, device), byItem = copyTo(items, device);
+  const int64_t factors = 4 * o.factors * (users.rows() + items.rows());
+  const int64_t room = roomForRows(users, 2 * factors, device, o.deviceBytes);  // the kernels need a copy of one side
   const Tensor userLambdas = copyTo(userReg, device), itemLambdas = copyTo(itemReg, device);
   const Tensor w = copyTo(out.userFactors, device), h = copyTo(out.itemFactors, device);
+  const RowBlocks byUser(users, device, room), byItem(items, device, room);
   Progress progress{0, static_cast<double>(o.iterations), std::nan("")};
   job.progress(progress);
   for (int64_t iteration = 0; iteration < o.iterations; ++iteration) {
@@ -216,7 +222,7 @@ Tensor nmfFold(Job& job, Csr rows, Tensor fixed, NmfOptions o) {
   constexpr int32_t passes = 200;
   const Tensor out = Tensor::host<float>({rows.rows(), o.factors});
   std::fill_n(out.data<float>(), out.count(), static_cast<float>(startScale(rows, o)));
-  sweep(job, rows, lambdas(rows, o), fixed, passes, o, out);
+  sweep(job, RowBlocks(rows, Device{}), lambdas(rows, o), fixed, passes, o, out);
   return out;
 }
 

@@ -32,8 +32,10 @@ struct NmfOptions {
   int64_t seed = 42;
   bool computeLoss = false;
   std::optional<std::string> device;  // where a fit computes; the CPU unless given
+  int64_t deviceBytes = 0;            // that it may take there; 0: what is free
 };
-TOPKNOT_FIELDS(NmfOptions, factors, objective, over, regularization, perEntry, iterations, seed, computeLoss, device)
+TOPKNOT_FIELDS(NmfOptions, factors, objective, over, regularization, perEntry, iterations, seed, computeLoss, device,
+               deviceBytes)
 
 struct NmfFactors {
   Tensor userFactors, itemFactors;  // [users, factors], [items, factors]

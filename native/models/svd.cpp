@@ -4,9 +4,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "backend/memory.h"
 #include "backend/registry.h"
 #include "core/random.h"
-#include "models/placed.h"
+#include "models/row_blocks.h"
 #include "ops/ops.h"
 
 namespace topknot {
@@ -31,14 +32,17 @@ class BlockKrylov {
   BlockKrylov(Job& job, Device device, const Csr& a, const Csr& at, const SvdOptions& o)
       : job_(job),
         device_(device),
-        a_(copyTo(a, device)),
-        at_(copyTo(at, device)),
+        rows_(a.rows()),
+        cols_(a.cols),
         k_(o.k),
         block_(std::min(o.k + o.oversampling, a.cols)),
         depth_(depthOf(block_, a.cols)),
-        basis_(empty<float>(device, {a.cols, block_ * (depth_ + 1)})),
-        image_(empty<float>(device, {a.rows(), block_ * (depth_ + 1)})),
-        one_(Tensor::host<float>({1})) {
+        room_(roomForRows(a, 4 * block_ * (depth_ + 3) * (rows_ + cols_), device, o.deviceBytes)),
+        basis_(empty<float>(device, {cols_, block_ * (depth_ + 1)})),
+        image_(empty<float>(device, {rows_, block_ * (depth_ + 1)})),
+        one_(Tensor::host<float>({1})),
+        a_(a, device, room_),
+        at_(at, device, room_) {
     one_.data<float>()[0] = 1;
     one_ = copyTo(one_, device);
   }
@@ -60,7 +64,7 @@ class BlockKrylov {
   }
 
   void start(const std::optional<Tensor>& from, int64_t seed) {
-    const Tensor first = Tensor::host<float>({a_.cols, block_});
+    const Tensor first = Tensor::host<float>({cols_, block_});
     const Columns x = all(first);
     const int64_t given = from ? std::min(from->cols(), block_) : 0;
     parallelFor(x.rows, 256, job_.exec(), [&](int64_t begin, int64_t end, int) {
@@ -82,7 +86,7 @@ class BlockKrylov {
   double grow(double tolerance) {
     double residual = 0;
     for (int64_t t = 0; t < depth_; ++t) {
-      const Tensor grown = empty<float>(device_, {a_.cols, block_});
+      const Tensor grown = empty<float>(device_, {cols_, block_});
       multiply(at_, all(image_).part(t * block_, block_), all(grown));
       if (t == 0 && (residual = residualOf(grown)) <= tolerance) break;
       const std::vector<double> before = norms(all(grown));
@@ -106,7 +110,7 @@ class BlockKrylov {
         GramArgs{{image_.data<float>(), image_.rows(), size}, 1, gram.data<float>()});
     job_.checkCancelled();
     const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> ritz(onHost(gram));
-    const Tensor best = empty<float>(device_, {a_.cols, block_});
+    const Tensor best = empty<float>(device_, {cols_, block_});
     multiply(all(basis_), false, all(placed(ritz.eigenvectors().rightCols(block_).rowwise().reverse())), 1, 0,
              all(best));
     straighten(best, directions());
@@ -120,9 +124,13 @@ class BlockKrylov {
     return std::min(std::clamp<int64_t>(512 / block - 1, 2, 8), std::max<int64_t>(1, (cols - 1) / block));
   }
 
-  void multiply(const Csr& m, const Columns& x, const Columns& out) {
-    run(device_, &Backend::spmm, "spmm", job_.exec(),
-        SpmmArgs{m.view(), nullptr, m.rows(), x.data, x.stride, x.cols, out.data, out.stride});
+  void multiply(const RowBlocks& m, const Columns& x, const Columns& out) {
+    m.each([&](const RowBlock& block) {
+      run(device_, &Backend::spmm, "spmm", job_.exec(),
+          SpmmArgs{block.rows.view(), nullptr, block.rows.rows(), x.data, x.stride, x.cols,
+                   out.data + block.first * out.stride, out.stride});
+      job_.checkCancelled();
+    });
   }
 
   /// c = alpha op(a) b + beta c
@@ -217,9 +225,9 @@ class BlockKrylov {
 
   Job& job_;
   Device device_;
-  Csr a_, at_;
-  int64_t k_, block_, depth_, products_ = 0;
+  int64_t rows_, cols_, k_, block_, depth_, room_, products_ = 0;
   Tensor basis_, image_, one_;
+  RowBlocks a_, at_;
 };
 
 /// The first k directions x and their images A x, as v, s and u. `signs`: the one whose largest elements are positive.
@@ -283,6 +291,7 @@ void checkOptions(const SvdOptions& o) {
   require(o.tolerance > 0 && o.tolerance < 1, ErrorCode::range,
           "tolerance: expected a number between 0 and 1 but received ", o.tolerance);
   require(o.maxCycles >= 1, ErrorCode::range, "maxCycles: expected 1 or more but received ", o.maxCycles);
+  require(o.deviceBytes >= 0, ErrorCode::range, "deviceBytes: expected 0 or more but received ", o.deviceBytes);
 }
 
 }  // namespace

@@ -23,8 +23,9 @@ struct SvdOptions {
   int64_t maxCycles = 50;
   int64_t seed = 42;
   std::optional<std::string> device;  // where products are computed; the CPU unless given
+  int64_t deviceBytes = 0;            // that they may take there; 0: what is free
 };
-TOPKNOT_FIELDS(SvdOptions, k, oversampling, tolerance, maxCycles, seed, device)
+TOPKNOT_FIELDS(SvdOptions, k, oversampling, tolerance, maxCycles, seed, device, deviceBytes)
 
 /// matrix ≈ u diag(s) vᵀ. The largest element of each v, by magnitude, is positive. Beyond the rank s is 0, and so are
 /// the vectors.

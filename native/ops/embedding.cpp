@@ -6,6 +6,7 @@
 
 #include "backend/memory.h"
 #include "backend/registry.h"
+#include "ops/embedding_used.h"
 #include "ops/ops.h"
 #include "ops/queued.h"
 
@@ -46,26 +47,28 @@ void expectRowNumbers(const std::optional<Tensor>& t, const char* name, const Te
 }
 
 void gatherInto(const Exec& exec, const EmbeddingRows& table, const Tensor& ids, Tensor& out) {
-  const TableView view = readyTable(table);
-  const Tensor rows = copyTo(readyIds(exec, ids, view.rows), table.data.device());
-  run(table.data.device(), &Backend::gather, "gather", exec,
-      GatherArgs{view, rows.data<int32_t>(), rows.count(), out.buffer->data()});
+  const UsedRows used(exec, table, readyIds(exec, ids, table.data.rows()), -1, out.device());
+  const Tensor rows = copyTo(used.ids(), out.device());
+  run(out.device(), &Backend::gather, "gather", exec,
+      GatherArgs{used.table(), rows.data<int32_t>(), rows.count(), out.buffer->data()});
 }
 
 void bagInto(const Exec& exec, const EmbeddingRows& table, Bags& bags, BagMode mode, Tensor& out) {
-  const TableView view = readyTable(table);
-  run(table.data.device(), &Backend::embeddingBag, "embeddingBag", exec,
-      EmbeddingBagArgs{view, bags.ready(exec, table.data.device()), mode, out.data<float>(), nullptr});
+  const BagsView view = bags.ready(exec, table, out.device());
+  run(out.device(), &Backend::embeddingBag, "embeddingBag", exec,
+      EmbeddingBagArgs{bags.used().table(), view, mode, out.data<float>(), nullptr});
 }
 
 /// Rows of float tables keep their dtype; those of quantized ones become float32.
-Tensor gathered(const TableView& view, const EmbeddingRows& table, const Tensor& ids) {
+Tensor gathered(const EmbeddingRows& table, const Tensor& ids, const std::optional<std::string>& device) {
+  const TableView view = checkedTable(table);
   expectIdType(ids, "ids");
   require(ids.rank() < Shape::maxRank, ErrorCode::shape, "ids: expected at most ", Shape::maxRank - 1,
           " dimensions but received shape ", text(ids.shape));
   std::vector<int64_t> dims(ids.shape.dims().begin(), ids.shape.dims().end());
   dims.push_back(view.cols);
-  return empty(table.data.device(), isQuantized(view.format) ? DType::float32 : table.data.dtype, Shape{dims});
+  return empty(computingDevice(table, device), isQuantized(view.format) ? DType::float32 : table.data.dtype,
+               Shape{dims});
 }
 
 }  // namespace
@@ -164,7 +167,8 @@ Bags::Bags(Tensor ids, std::optional<Tensor> offsets, const BagOptions& options,
           text(weights_->shape));
 }
 
-BagsView Bags::ready(const Exec& exec, Device device) {
+BagsView Bags::ready(const Exec& exec, const EmbeddingRows& table, Device device) {
+  if (used_) return view_;
   ids_ = readyIds(exec, ids_, rows_);
   const int64_t entries = ids_.count();
   Tensor ends = Tensor::host<int64_t>({count_ + 1});
@@ -185,45 +189,49 @@ BagsView Bags::ready(const Exec& exec, Device device) {
     require(out[count_] == entries, ErrorCode::range, "offsets: expected the last entry to be ", entries,
             ", the number of ids, but received ", out[count_]);
   }
-  ids_ = copyTo(ids_, device);
+  const auto used = std::make_shared<UsedRows>(exec, table, ids_, padding_, device);
+  ids_ = copyTo(used->ids(), device);
   offsets_ = copyTo(ends, device);
   if (weights_) {
     waitFor(*weights_);
     weights_ = copyTo(*weights_, device);
   }
-  return {ids_.data<int32_t>(), offsets_->data<int64_t>(), count_, weights_ ? weights_->data<float>() : nullptr,
-          padding_};
+  view_ = {ids_.data<int32_t>(), offsets_->data<int64_t>(), count_, weights_ ? weights_->data<float>() : nullptr,
+           used->padding()};
+  used_ = used;
+  return view_;
 }
 
 namespace ops {
 
-Tensor gather(Stream& stream, EmbeddingRows table, Tensor ids) {
-  Tensor out = gathered(checkedTable(table), table, ids);
+Tensor gather(Stream& stream, EmbeddingRows table, Tensor ids, std::optional<std::string> device) {
+  Tensor out = gathered(table, ids, device);
   out.pending = stream.enqueue([=, result = out](const Exec& exec) mutable { gatherInto(exec, table, ids, result); });
   return out;
 }
 
-Tensor gatherRows(Job& job, EmbeddingRows table, Tensor ids) {
-  Tensor out = gathered(checkedTable(table), table, ids);
+Tensor gatherRows(Job& job, EmbeddingRows table, Tensor ids, std::optional<std::string> device) {
+  Tensor out = gathered(table, ids, device);
   gatherInto(job.exec(), table, ids, out);
   job.checkCancelled();
   return out;
 }
 
-Tensor embeddingBag(Stream& stream, EmbeddingRows table, Tensor ids, std::optional<Tensor> offsets,
-                    BagOptions options) {
+Tensor embeddingBag(Stream& stream, EmbeddingRows table, Tensor ids, std::optional<Tensor> offsets, BagOptions options,
+                    std::optional<std::string> device) {
   const TableView view = checkedTable(table);
   Bags bags(std::move(ids), std::move(offsets), options, view.rows);
-  Tensor out = empty<float>(table.data.device(), {bags.count(), view.cols});
+  Tensor out = empty<float>(computingDevice(table, device), {bags.count(), view.cols});
   out.pending = stream.enqueue(
       [=, mode = options.mode, result = out](const Exec& exec) mutable { bagInto(exec, table, bags, mode, result); });
   return out;
 }
 
-Tensor embeddingBagRows(Job& job, EmbeddingRows table, Tensor ids, std::optional<Tensor> offsets, BagOptions options) {
+Tensor embeddingBagRows(Job& job, EmbeddingRows table, Tensor ids, std::optional<Tensor> offsets, BagOptions options,
+                        std::optional<std::string> device) {
   const TableView view = checkedTable(table);
   Bags bags(std::move(ids), std::move(offsets), options, view.rows);
-  Tensor out = empty<float>(table.data.device(), {bags.count(), view.cols});
+  Tensor out = empty<float>(computingDevice(table, device), {bags.count(), view.cols});
   bagInto(job.exec(), table, bags, options.mode, out);
   job.checkCancelled();
   return out;

@@ -1,5 +1,6 @@
 // Embedding tables: rows looked up by id, one by one or in bags.
 #pragma once
+#include <memory>
 #include <optional>
 #include <span>
 
@@ -53,6 +54,8 @@ TableView checkedTable(const EmbeddingRows& table);
 /// Its view once the operations that compute it have ended.
 TableView readyTable(const EmbeddingRows& table);
 
+class UsedRows;
+
 /// The entries of bags. The first constructor checks what can be told without waiting; `ready` waits, checks the
 /// contents and makes the view.
 class Bags {
@@ -63,10 +66,14 @@ class Bags {
   int64_t count() const { return count_; }
   int64_t entries() const { return ids_.count(); }
   /// Throws ERR_RANGE naming the entry. The view is of memory on `device`, whichever device ids, offsets and weights
-  /// are on.
-  BagsView ready(const Exec& exec, Device device);
+  /// are on. Later calls answer with the first one's.
+  BagsView ready(const Exec& exec, const EmbeddingRows& table, Device device);
+  /// After `ready`: the rows that the view's ids are of.
+  const UsedRows& used() const { return *used_; }
 
  private:
+  std::shared_ptr<const UsedRows> used_;
+  BagsView view_{};
   Tensor ids_;
   std::optional<Tensor> offsets_, weights_;
   int64_t rows_, count_, padding_;

@@ -3,6 +3,7 @@
 #include "backend/memory.h"
 #include "backend/registry.h"
 #include "ops/embedding_gradients.h"
+#include "ops/embedding_used.h"
 #include "ops/ops.h"
 #include "ops/queued.h"
 #include "ops/topk_checks.h"
@@ -28,18 +29,19 @@ Tensor winnersOf(const Exec& exec, Device device, const TableView& table, const 
 }  // namespace
 
 EmbeddingGradients::EmbeddingGradients(const Exec& exec, Tensor gradient, const EmbeddingRows& table, Tensor ids,
-                                       std::optional<Tensor> offsets, const BagOptions& options)
-    : device_(table.data.device()), gradient_(std::move(gradient)) {
-  table_ = checkedTable(table);
-  Bags bags(std::move(ids), std::move(offsets), options, table_.rows);
+                                       std::optional<Tensor> offsets, const BagOptions& options, Device device)
+    : table_(table), device_(device), gradient_(std::move(gradient)) {
+  const TableView whole = checkedTable(table);
+  Bags bags(std::move(ids), std::move(offsets), options, whole.rows);
   expect(gradient_, "gradient", DType::float32, 2);
-  expectSameDevice(gradient_, "gradient", table.data, "table");
-  require(gradient_.rows() == bags.count() && gradient_.cols() == table_.cols, ErrorCode::shape,
-          "gradient: expected shape [", bags.count(), ", ", table_.cols, "] (bags, columns of the table) but received ",
+  require(gradient_.device() == device, ErrorCode::device, "gradient: expected to be on device '", text(device),
+          "', as table is, but is on '", text(gradient_.device()), "'");
+  require(gradient_.rows() == bags.count() && gradient_.cols() == whole.cols, ErrorCode::shape,
+          "gradient: expected shape [", bags.count(), ", ", whole.cols, "] (bags, columns of the table) but received ",
           text(gradient_.shape));
   bags_ = std::move(bags);
-  table_ = readyTable(table);
-  const BagsView view = bags_->ready(exec, device_);
+  const BagsView view = bags_->ready(exec, table, device_);
+  const TableView& used = bags_->used().table();
   expectFinite(gradient_, "gradient", exec);
 
   const int64_t entries = bags_->entries();
@@ -47,12 +49,12 @@ EmbeddingGradients::EmbeddingGradients(const Exec& exec, Tensor gradient, const 
   order_ = empty<int32_t>(device_, {entries});
   starts_ = empty<int64_t>(device_, {entries + 1});
   run(device_, &Backend::embeddingGroup, "embeddingGroup", exec,
-      EmbeddingGroupArgs{view.ids, entries, table_.rows, view.padding, order_.data<int32_t>(), rows.data<int32_t>(),
+      EmbeddingGroupArgs{view.ids, entries, used.rows, view.padding, order_.data<int32_t>(), rows.data<int32_t>(),
                          starts_.data<int64_t>(), groups.data<int64_t>()});
   require(!exec.cancelled(), ErrorCode::aborted, "the operation was aborted");  // then groups says nothing
   groups_ = numberAt<int64_t>(groups, 0);
   rows_ = shaped(rows, {groups_});
-  if (options.mode == BagMode::max) winners_ = winnersOf(exec, device_, table_, view);
+  if (options.mode == BagMode::max) winners_ = winnersOf(exec, device_, used, view);
   placeEntries(exec, view, options.mode);
 }
 
@@ -83,10 +85,10 @@ RowGradientsView EmbeddingGradients::view() const {
 }
 
 Tensor EmbeddingGradients::weightGradient(const Exec& exec) {
-  const BagsView view = bags_->ready(exec, device_);
+  const BagsView view = bags_->ready(exec, table_, device_);
   Tensor out = empty<float>(device_, {bags_->entries()});
   run(device_, &Backend::embeddingWeightGradient, "embeddingWeightGradient", exec,
-      EmbeddingWeightGradientArgs{table_, view, gradient_.data<float>(), out.data<float>()});
+      EmbeddingWeightGradientArgs{bags_->used().table(), view, gradient_.data<float>(), out.data<float>()});
   return out;
 }
 
@@ -96,10 +98,11 @@ RowGradients embeddingBagBackward(Job& job, Tensor gradient, EmbeddingRows table
                                   std::optional<Tensor> offsets, BagOptions options, bool ofWeights) {
   require(!ofWeights || options.mode == BagMode::sum, ErrorCode::argument,
           "weightGradient: expected with mode 'sum' alone");
-  EmbeddingGradients gradients(job.exec(), std::move(gradient), table, std::move(ids), std::move(offsets), options);
+  const Device device = table.data.device();
+  EmbeddingGradients gradients(job.exec(), std::move(gradient), table, std::move(ids), std::move(offsets), options,
+                               device);
   job.checkCancelled();
   const RowGradientsView view = gradients.view();
-  const Device device = table.data.device();
   RowGradients out{gradients.rows(), empty<float>(device, {view.groups.bags, view.gradient.cols}), std::nullopt};
   run(device, &Backend::embeddingGradient, "embeddingGradient", job.exec(),
       EmbeddingGradientArgs{view, out.values.data<float>()});

@@ -6,6 +6,7 @@
 #include "backend/memory.h"
 #include "backend/registry.h"
 #include "ops/embedding_gradients.h"
+#include "ops/embedding_used.h"
 #include "ops/ops.h"
 #include "ops/queued.h"
 
@@ -50,7 +51,10 @@ Tensor embeddingTableCopy(Job& job, Tensor tensor) {
 }
 
 void embeddingTableUpdate(Job& job, Tensor table, std::vector<Tensor> state, Tensor gradient, Tensor ids,
-                          std::optional<Tensor> offsets, BagOptions options, EmbeddingUpdateOptions update) {
+                          std::optional<Tensor> offsets, BagOptions options, EmbeddingUpdateOptions update,
+                          std::optional<std::string> device) {
+  const EmbeddingRows whole{table, {}, {}};
+  const Device where = computingDevice(whole, device);
   expectState(state, update.optimizer, table);
   expectPositive(update.learningRate, "learningRate");
   expectPositive(update.epsilon, "epsilon");
@@ -60,7 +64,16 @@ void embeddingTableUpdate(Job& job, Tensor table, std::vector<Tensor> state, Ten
   require(update.step >= 1, ErrorCode::range, "step: expected 1 or more but received ", update.step);
   Exec exec = job.exec();
   exec.cancel = nullptr;  // a step is taken whole
-  EmbeddingGradients gradients(exec, std::move(gradient), {table, {}, {}}, std::move(ids), std::move(offsets), options);
+  EmbeddingGradients gradients(exec, std::move(gradient), whole, std::move(ids), std::move(offsets), options, where);
+  // Of a table in host memory the rows that were looked up, and theirs of the state, are on the device by now or go
+  // there, and come back when all of them have been updated.
+  const UsedRows& used = gradients.used();
+  std::vector<Tensor> placed = state;
+  std::optional<Tensor> keys;
+  if (const Tensor* rows = used.rows()) {
+    for (Tensor& t : placed) t = copyTo(rowsTaken(exec, t, *rows), where);
+    keys = copyTo(*rows, where);
+  }
   const bool adam = update.optimizer == EmbeddingOptimizer::adam;
   const double t = static_cast<double>(update.step);
   const EmbeddingUpdateArgs args{
@@ -72,14 +85,22 @@ void embeddingTableUpdate(Job& job, Tensor table, std::vector<Tensor> state, Ten
       .beta2 = static_cast<float>(update.beta2),
       .correction1 = static_cast<float>(1 - std::pow(update.beta1, t)),
       .correction2 = static_cast<float>(1 - std::pow(update.beta2, t)),
-      .table = table.buffer->data(),
-      .format = checkedTable({table, {}, {}}).format,
-      .sums = update.optimizer == EmbeddingOptimizer::adagrad ? state[0].data<float>() : nullptr,
-      .means = adam ? state[0].data<float>() : nullptr,
-      .squares = adam ? state[1].data<float>() : nullptr,
+      .table = const_cast<void*>(used.table().data),
+      .format = used.table().format,
+      .sums = update.optimizer == EmbeddingOptimizer::adagrad ? placed[0].data<float>() : nullptr,
+      .means = adam ? placed[0].data<float>() : nullptr,
+      .squares = adam ? placed[1].data<float>() : nullptr,
       .seed = static_cast<uint64_t>(update.seed),
-      .step = static_cast<uint64_t>(update.step)};
-  run(table.device(), &Backend::embeddingUpdate, "embeddingUpdate", exec, args);
+      .step = static_cast<uint64_t>(update.step),
+      .keys = keys ? keys->data<int32_t>() : nullptr};
+  run(where, &Backend::embeddingUpdate, "embeddingUpdate", exec, args);
+  if (!used.rows()) return;
+  std::vector<Tensor> updated;  // all of it, before the first row changes
+  const Tensor x = Tensor::host(table.dtype, {used.rows()->count(), table.cols()});
+  fetchBytes(where, x.buffer->data(), used.table().data, x.bytes());
+  for (const Tensor& t : placed) updated.push_back(copyTo(t, Device{}));
+  putRows(exec, x, *used.rows(), table);
+  for (size_t i = 0; i < state.size(); ++i) putRows(exec, updated[i], *used.rows(), state[i]);
 }
 
 }  // namespace ops

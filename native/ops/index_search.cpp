@@ -2,6 +2,7 @@
 // What lies in host memory where a GPU is to search goes there block by block.
 #include <algorithm>
 
+#include "backend/block_stream.h"
 #include "backend/memory.h"
 #include "backend/registry.h"
 #include "cpu/kernels/candidates.h"
@@ -171,28 +172,37 @@ int64_t rowBytes(const IndexSegment& s) {
   return bytes;
 }
 
-/// A segment in host memory, on the GPU where the queries are: a block of rows at a time goes there, is searched and
-/// forgotten.
+/// A segment in host memory, on the GPU where the queries are: blocks of rows go there, are searched and forgotten. Two
+/// are there at a time.
 TopkResult searchInBlocks(Job& job, const Asked& queries, const IndexSegment& s, const IndexSearchOptions& options,
                           std::vector<char>& unproven) {
   constexpr int64_t word = 64;                 // of the bitmap: blocks begin at whole ones
   constexpr int64_t largestBlock = 256 << 20;  // beyond which nothing is gained
   const int64_t bytes = options.blockBytes ? *options.blockBytes : freeBytes(queries.device()) / 3;
-  const int64_t rows = s.vectors.rows(), wanted = std::min(bytes, largestBlock) / std::max<int64_t>(rowBytes(s), 1);
+  const int64_t rows = s.vectors.rows(), wanted = std::min(bytes / 2, largestBlock) / std::max<int64_t>(rowBytes(s), 1);
   const int64_t step = std::max(wanted / word, int64_t{1}) * word;
   std::optional<TopkResult> best;
-  for (int64_t begin = 0; begin < rows; begin += step) {
-    const int64_t end = std::min(begin + step, rows);
-    const auto there = [&](const Tensor& t) { return copyTo(viewOfRows(t, begin, end), queries.device()); };
-    IndexSegment block{there(s.vectors), {}, {}, {}};
-    if (s.norms) block.norms = there(*s.norms);
-    if (s.codes) block.codes = Int8Codes{there(s.codes->codes), there(s.codes->scales), there(s.codes->residuals)};
+  const auto partsOf = [&](int64_t b) {
+    const int64_t begin = b * step, end = std::min(begin + step, rows);
+    BlockParts parts{viewOfRows(s.vectors, begin, end)};
+    if (s.norms) parts.push_back(viewOfRows(*s.norms, begin, end));
+    if (!s.codes) return parts;
+    for (const Tensor* t : {&s.codes->codes, &s.codes->scales, &s.codes->residuals}) {
+      parts.push_back(viewOfRows(*t, begin, end));
+    }
+    return parts;
+  };
+  streamBlocks(queries.device(), (rows + step - 1) / step, partsOf, [&](int64_t b, const BlockParts& parts) {
+    const int64_t begin = b * step, end = std::min(begin + step, rows);
+    IndexSegment block{parts[0], {}, {}, {}};
+    if (s.norms) block.norms = parts[1];
+    if (s.codes) block.codes = Int8Codes{parts.end()[-3], parts.end()[-2], parts.end()[-1]};
     if (s.allowed) block.allowed = viewOfRows(*s.allowed, begin / word, (end + word - 1) / word);
     TopkResult found = searchPlaced(job, queries, block, options, unproven);
     const bool rising = isBits(s) || options.metric == Metric::l2;
     const int64_t k = std::min(options.k, end);
     best = best ? merged({*best, found}, {0, begin}, queries.count(), k, rising) : found;
-  }
+  });
   return *best;
 }
 

@@ -122,14 +122,14 @@ void measure(Tensor& table, bool zipf, int rounds) {
     timed(forward, "read 16 ahead", [&] { readRows(table, ids, 16); });
     for (BagMode mode : {BagMode::sum, BagMode::mean, BagMode::max}) {
       timed(forward, topknotNames(mode)[static_cast<size_t>(mode)], [&] {
-        ops::embeddingBagRows(job, {table, {}, {}}, ids, std::nullopt, {mode, {}, -1});
+        ops::embeddingBagRows(job, {table, {}, {}}, ids, std::nullopt, {mode, {}, -1}, {});
       });
     }
     at = 0;
     timed(backward, "write 8 ahead", [&] { updateRows(table, ids, 8); });
     timed(backward, "adagrad", [&] {
       ops::embeddingTableUpdate(job, table, state, gradient, ids, std::nullopt, {},
-                                {EmbeddingOptimizer::adagrad, 1e-6, 1e-8, 0, 0, 1, round + 1});
+                                {EmbeddingOptimizer::adagrad, 1e-6, 1e-8, 0, 0, 1, round + 1}, {});
     });
     timed(backward, "gradient", [&] {
       ops::embeddingBagBackward(job, gradient, {table, {}, {}}, ids, std::nullopt, {}, false);

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "backend/block_stream.h"
 #include "backend/memory.h"
 #include "backend/registry.h"
 #include "ops/ops.h"
@@ -74,6 +75,40 @@ TEST(copiesBetweenDevices) {
     CHECK(faults().live - live == 2);
   }
   CHECK(memoryUse().cudaBytes == before.cudaBytes && memoryUse().cudaBuffers == before.cudaBuffers);
+  CHECK(faults().live == live);
+}
+
+TEST(blocksStreamThroughADevice) {
+  const int64_t live = faults().live;
+  constexpr int64_t blocks = 5;
+  const auto partsOf = [](int64_t b) {
+    const Tensor numbers = Tensor::host<float>({100 + b}), more = Tensor::host<int32_t>({b});
+    std::fill_n(numbers.data<float>(), numbers.count(), static_cast<float>(b));
+    std::fill_n(more.data<int32_t>(), b, static_cast<int32_t>(-b));
+    return BlockParts{numbers, more};
+  };
+  int64_t next = 0, most = 0;
+  streamBlocks(gpu, blocks, partsOf, [&](int64_t b, const BlockParts& parts) {
+    CHECK(b == next++ && parts.size() == 2 && parts[0].device() == gpu);
+    const BlockParts expected = partsOf(b);
+    CHECK(same(parts[0], expected[0]) && same(parts[1], expected[1]));
+    most = std::max<int64_t>(most, faults().live - live);
+  });
+  CHECK(next == blocks && most == 4 && faults().live == live);  // two blocks of two parts at a time
+  streamBlocks(gpu, 0, partsOf, [](int64_t, const BlockParts&) { CHECK(false); });
+
+  // Whatever stops it, on the host or on the device, nothing stays behind.
+  const auto stopped = [&](int64_t at) {
+    streamBlocks(gpu, blocks, partsOf,
+                 [&](int64_t b, const BlockParts&) { require(b < at, ErrorCode::aborted, "enough"); });
+  };
+  for (int64_t at = 0; at < blocks; ++at) CHECK_THROWS(stopped(at), aborted);
+  for (int64_t n = 1; n <= 2 * blocks; ++n) {
+    faults().allocation = n;
+    CHECK_THROWS(stopped(blocks), memory);
+    CHECK(faults().live == live);
+  }
+  stopped(blocks);
   CHECK(faults().live == live);
 }
 

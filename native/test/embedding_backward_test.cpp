@@ -138,7 +138,7 @@ TEST(optimizersMatchFloat64) {
         bool ok = true;
         for (int t = 1; t <= 3; ++t) {
           const EmbeddingUpdateOptions update{optimizer, 0.1, 1e-4, 0.9, 0.99, 1, t};
-          ops::embeddingTableUpdate(job, table, state, p.gradient, p.ids, p.offsets, p.options, update);
+          ops::embeddingTableUpdate(job, table, state, p.gradient, p.ids, p.offsets, p.options, update, {});
           for (const auto& [row, g] : exact) {
             double mean = 0;
             for (double y : g) mean += y * y / static_cast<double>(cols);
@@ -173,7 +173,7 @@ TEST(threadsDoNotChangeBytes) {
           Job job;
           for (int t = 1; t <= 2; ++t) {
             ops::embeddingTableUpdate(job, table, state, p.gradient, p.ids, p.offsets, p.options,
-                                      {optimizer, 0.1, 1e-4, 0.9, 0.99, 5, t});
+                                      {optimizer, 0.1, 1e-4, 0.9, 0.99, 5, t}, {});
           }
           results.push_back(table);
         }
@@ -229,7 +229,7 @@ void checkRounding(int64_t cols) {
     const Tensor table = copyOf(start);
     Job job;
     ops::embeddingTableUpdate(job, table, {}, gradient, ids, std::nullopt, {},
-                              {EmbeddingOptimizer::sgd, 1, 1e-8, 0, 0, 99, 5});
+                              {EmbeddingOptimizer::sgd, 1, 1e-8, 0, 0, 99, 5}, {});
     bool same = true;
     for (int64_t r = 0; r < rows; ++r) {
       const RowBits bits(99, static_cast<uint64_t>(r), 5);

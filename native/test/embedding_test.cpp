@@ -144,7 +144,7 @@ TEST(bagsMatchFloat64) {
             forEachIsa([&] {
               Job job;
               const bool ok = bagsCorrect(
-                  table, e, options, ops::embeddingBagRows(job, table.rows, ints(e.ids), ints(e.offsets), options));
+                  table, e, options, ops::embeddingBagRows(job, table.rows, ints(e.ids), ints(e.offsets), options, {}));
               CHECK(ok);
               if (!ok) {
                 std::printf("  isa %s, %s, %ld columns, mode %d, padding %ld, weighted %d\n", cpuBackend().isa,
@@ -167,7 +167,7 @@ TEST(gatherIsExact) {
       const Entries e = makeEntries(30, 300, 5);
       forEachIsa([&] {
         Job job;
-        const Tensor out = ops::gatherRows(job, table.rows, ints(e.ids));
+        const Tensor out = ops::gatherRows(job, table.rows, ints(e.ids), {});
         bool ok = out.rows() == static_cast<int64_t>(e.ids.size()) && out.cols() == cols;
         for (int64_t i = 0; ok && i < out.count(); ++i) {
           const double x = table.at(e.ids[i / cols], i % cols);
@@ -192,7 +192,8 @@ TEST(halfSpecialsSurvive) {
     }
     forEachIsa([&] {
       Job job;
-      const Tensor out = ops::embeddingBagRows(job, {t}, tensorOf<int32_t>({0}, {1, 1}), std::nullopt, {BagMode::max});
+      const Tensor out =
+          ops::embeddingBagRows(job, {t}, tensorOf<int32_t>({0}, {1, 1}), std::nullopt, {BagMode::max}, {});
       for (int i = 0; i < 8; ++i) {
         const float expected =
             dtype == DType::float16 ? toFloat(toFloat16(specials[i])) : toFloat(toBFloat16(specials[i]));
@@ -209,7 +210,7 @@ TEST(maxPropagatesNan) {
     forEachIsa([&] {
       Job job;
       const Tensor out = ops::embeddingBagRows(job, {tensorOf(values, {3, 9})}, tensorOf<int32_t>({0, 1, 2}, {1, 3}),
-                                               std::nullopt, {BagMode::max});
+                                               std::nullopt, {BagMode::max}, {});
       for (int c = 0; c < 9; ++c) CHECK(c == 4 ? std::isnan(out.data<float>()[c]) : out.data<float>()[c] == 1.0f);
     });
   }
@@ -222,9 +223,9 @@ TEST(threadsDoNotChangeBytes) {
     forEachIsa([&] {
       Job job;
       setThreadCount(1);
-      const Tensor one = ops::embeddingBagRows(job, table.rows, ints(e.ids), ints(e.offsets), {mode});
+      const Tensor one = ops::embeddingBagRows(job, table.rows, ints(e.ids), ints(e.offsets), {mode}, {});
       setThreadCount(7);
-      const Tensor many = ops::embeddingBagRows(job, table.rows, ints(e.ids), ints(e.offsets), {mode});
+      const Tensor many = ops::embeddingBagRows(job, table.rows, ints(e.ids), ints(e.offsets), {mode}, {});
       CHECK(std::memcmp(one.data<char>(), many.data<char>(), one.bytes()) == 0);
     });
   }

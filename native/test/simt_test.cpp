@@ -338,6 +338,28 @@ TEST(refusesImpossibleLaunches) {
   CHECK(faults([] { run(raceOfThreads, 1, {0}); }, {"grid of 0x1x1"}));
 }
 
+TEST(uploadsBesideKernelsLandWhenTheyAreJoined) {
+  const int32_t sent[] = {1, 2, 3};
+  auto* const to = static_cast<int32_t*>(simt::allocate(3 * sizeof(int32_t)));
+  CHECK(faults([&] { simt::uploadBeside(to, sent, sizeof sent); }, {"allocated since the last join"}));
+  simt::joinUploads();
+  simt::uploadBeside(to, sent, 2 * sizeof(int32_t));
+  simt::uploadBeside(to + 2, sent + 2, sizeof(int32_t));
+  int32_t poison;
+  std::memcpy(&poison, &simt::poison, sizeof poison);
+  CHECK(to[0] == poison && to[2] == poison);  // what a kernel without a join reads
+  CHECK(faults([&] { simt::release(to); }, {"an upload is on its way"}));
+  simt::joinUploads();
+  CHECK(to[0] == 1 && to[1] == 2 && to[2] == 3);
+  CHECK(faults([&] { simt::uploadBeside(to, sent, 4); }, {"handed over to kernels"}));
+  simt::joinUploads();
+  simt::uploadBeside(to, sent + 1, 4);
+  simt::joinUploads();
+  CHECK(to[0] == 2);
+  CHECK(faults([&] { simt::uploadBeside(to + 2, sent, 8); }, {"not allocated"}));
+  simt::release(to);
+}
+
 TEST(goesOnAfterAFault) {
   CHECK(faults([] { run(laneMissing, threads); }, {"deadlock"}));
   CHECK(outcomes(sumNeighbours, threads).size() == 1);

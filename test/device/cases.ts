@@ -298,7 +298,16 @@ export const cases: Case[] = [
       try {
         for (const t of [table, state]) made.push(native.embeddingTableCopySync(t.handle));
         const column = ids.reshape([5, 1]);
-        native.embeddingTableUpdateSync(made[0]!, [made[1]!], gradient.handle, column.handle, undefined, bags, update);
+        native.embeddingTableUpdateSync(
+          made[0]!,
+          [made[1]!],
+          gradient.handle,
+          column.handle,
+          undefined,
+          bags,
+          update,
+          undefined,
+        );
       } catch (error) {
         for (const handle of made) native.dispose(handle);
         throw error;

@@ -1,9 +1,28 @@
 // Fits on the emulated GPU, against the CPU. The kernels' own tests are native/test/cuda_*_test.cpp.
-import { describe, expect, it } from 'vitest';
+import { mkdtempSync, openSync, readSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, describe, expect, it } from 'vitest';
 import * as topknot from '../../lib/index.js';
 import { CsrMatrix, type Interactions, memory } from '../../lib/index.js';
 import { interactionsOf, triplets } from '../models/suite.js';
 import { settledMemory } from '../reference/memory.js';
+
+// The counters of native/test/simt/faults.h. The plugin maps the file when it is first used.
+const faults = join(mkdtempSync(join(tmpdir(), 'topknot-')), 'faults');
+const file = openSync(faults, 'w+');
+writeSync(file, Buffer.alloc(32));
+process.env.TOPKNOT_SIMT_FAULTS = faults;
+const grid = 8;
+const set = (place: number, n: number) => writeSync(file, BigInt64Array.of(BigInt(n)), 0, 8, place);
+function get(place: number): number {
+  const number = new BigInt64Array(1);
+  readSync(file, number, 0, 8, place);
+  return Number(number[0]);
+}
+afterEach(() => {
+  set(grid, 0);
+});
 
 type Options = Record<string, unknown>;
 interface Fitting {
@@ -35,6 +54,9 @@ const fits: [string, Options, number][] = [
   ['SVDpp', { factors: 6, iterations: 3, computeLoss: true }, 1e-4],
 ];
 
+/** Those that send blocks of the interactions where all of them would take too much of the GPU's memory. */
+const streaming = ['PureSVD', 'NMF', 'LogisticMF'];
+
 describe.each(fits)('%s %j', (name, options, tolerance) => {
   it('learns on a GPU what it learns on the CPU', async () => {
     const cpu = make(name, options);
@@ -51,6 +73,23 @@ describe.each(fits)('%s %j', (name, options, tolerance) => {
     if (!options.computeLoss) return;
     expect(gpu.loss!.length).toBe(cpu.loss!.length);
     for (const [i, loss] of gpu.loss!.entries()) expect(loss / cpu.loss![i]! - 1).toBeCloseTo(0, 4);
+  });
+
+  it.runIf(streaming.includes(name))('streams through a memory that is too small', async () => {
+    const whole = make(name, { ...options, device: 'cuda' });
+    await whole.fit(data);
+    const before = (await settledMemory()).cudaBuffers;
+    for (const deviceBytes of [1, 20_000]) {
+      const streamed = make(name, { ...options, device: 'cuda', deviceBytes });
+      set(grid, 1e6);
+      await streamed.fit(data);
+      const launches = 1e6 - get(grid);
+      if (deviceBytes === 1) expect(launches).toBeGreaterThan(2 * (23 + 17)); // a block for every row
+      expect(memory().cudaBuffers).toBe(before);
+      expect(await ranked(streamed)).toEqual(await ranked(whole));
+      expect(streamed.loss).toEqual(whole.loss);
+    }
+    expect(() => make(name, { ...options, deviceBytes: -1 })).toThrow(expect.objectContaining({ code: 'ERR_RANGE' }));
   });
 
   it('goes on from the last fit', async () => {

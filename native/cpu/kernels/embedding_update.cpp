@@ -117,16 +117,17 @@ struct Buffers {
 };
 
 template <RowFormat format, typename Half>
-HWY_INLINE void updateHalf(const Args& a, int64_t row, float rate, const Buffers& b) {
+HWY_INLINE void updateHalf(const Args& a, int64_t row, int64_t key, float rate, const Buffers& b) {
   const int64_t cols = a.rows.gradient.cols;
   Half* data = static_cast<Half*>(a.table) + row * cols;
   subtractSteps<format>(a, row, data, rate, b.gradient, b.updated);
-  rowBits(a.seed, static_cast<uint64_t>(row), a.step, cols, b.bits);
+  rowBits(a.seed, static_cast<uint64_t>(key), a.step, cols, b.bits);
   forColumns(cols,
              [&](auto d, int64_t c) HWY_ATTR { storeRounded(hn::LoadU(d, b.updated + c), d, b.bits + c, data + c); });
 }
 
-HWY_INLINE void updateRow(const Args& a, int64_t row, const Buffers& b) {
+HWY_INLINE void updateRow(const Args& a, int64_t g, const Buffers& b) {
+  const int64_t row = a.rows.rows[g], key = a.keys ? a.keys[g] : row;
   float rate = a.rate;
   if (a.optimizer == EmbeddingOptimizer::adagrad) {
     const float sum = a.sums[row] += meanSquare(b.gradient, a.rows.gradient.cols);
@@ -134,9 +135,9 @@ HWY_INLINE void updateRow(const Args& a, int64_t row, const Buffers& b) {
   }
   switch (a.format) {
     case RowFormat::float16:
-      return updateHalf<RowFormat::float16, Float16>(a, row, rate, b);
+      return updateHalf<RowFormat::float16, Float16>(a, row, key, rate, b);
     case RowFormat::bfloat16:
-      return updateHalf<RowFormat::bfloat16, BFloat16>(a, row, rate, b);
+      return updateHalf<RowFormat::bfloat16, BFloat16>(a, row, key, rate, b);
     default: {
       float* data = static_cast<float*>(a.table) + row * a.rows.gradient.cols;
       subtractSteps<RowFormat::float32>(a, row, data, rate, b.gradient, data);
@@ -162,7 +163,7 @@ Status embeddingUpdate(const Exec& exec, const EmbeddingUpdateArgs& a) {
         for (int64_t g = first; g < last; ++g) {
           targets.ahead(g, last);
           rowGradient(d, view, g, ahead, buffers.gradient);
-          updateRow(a, view.rows[g], buffers);
+          updateRow(a, g, buffers);
         }
       });
     });

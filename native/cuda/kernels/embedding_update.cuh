@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(embeddingThreads, 2) updateRows(EmbeddingUpdat
     if (first == 0) a.sums[row] = sum;
     rate /= sqrtf(sum) + a.epsilon;
   }
-  const RowBits random(a.seed, static_cast<uint64_t>(row), a.step);
+  const RowBits random(a.seed, static_cast<uint64_t>(a.keys ? a.keys[g] : row), a.step);
   for (int64_t block = 0; block < cols; block += 32 * V) {
     const int64_t c = block + first;
     if (block > 0) rowGradient(a.rows, parts, g, c, gradient);

@@ -40,6 +40,19 @@ Backend emulatedBackend() {
   table.upload = emulatedCopy;
   table.download = emulatedCopy;
   table.copy = emulatedCopy;
+  table.uploadBeside = [](const Exec& exec, void* to, const void* from, size_t bytes) {
+    const Queue queue(exec);
+    try {
+      if (bytes > 0 && queue.status().ok()) simt::uploadBeside(to, from, bytes);
+    } catch (const simt::Fault& fault) {
+      return failure(ErrorCode::internal, "%s", fault.what());
+    }
+    return queue.status();
+  };
+  table.joinUploads = [](const Exec& exec) {
+    simt::joinUploads();
+    return Queue(exec).status();
+  };
   addKernels(table);
   table.alsCholesky = [](const Exec& exec, const AlsArgs& args) { return alsCholesky(exec, args, emulatedAlsPlan); };
   table.alsCg = [](const Exec& exec, const AlsArgs& args) { return alsCg(exec, args, emulatedAlsPlan); };

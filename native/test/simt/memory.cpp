@@ -62,11 +62,23 @@ void fillPoison(char* data, size_t bytes) {
   }
 }
 
+struct Allocation {
+  size_t bytes;
+  int64_t allocated;      // after how many joins
+  int64_t uploaded = -1;  // the last upload: after how many joins; -1: none
+};
+struct Landing {
+  void* to;
+  std::vector<char> bytes;
+};
+
 /// Never destroyed: handles that JavaScript still holds at the end of the process are released after it.
 struct Heap {
   std::mutex mutex;
-  std::map<void*, size_t> live;
+  std::map<void*, Allocation> live;
   size_t bytes = 0, peak = 0;
+  std::vector<Landing> uploads;  // not joined yet
+  int64_t joins = 0;
 };
 Heap& heap() {
   static Heap& one = *new Heap;
@@ -105,7 +117,7 @@ void* allocate(size_t bytes) {
   setGuard(data - guardBytes);
   fillPoison(data, bytes);
   setGuard(data + bytes);
-  h.live[data] = bytes;
+  h.live[data] = {bytes, h.joins};
   faults().live = static_cast<int64_t>(h.live.size());
   h.bytes += bytes;
   h.peak = std::max(h.peak, h.bytes);
@@ -119,7 +131,11 @@ void release(void* data) {
   const auto found = h.live.find(data);
   if (found == h.live.end()) throw Fault("release of memory that is not allocated");
   char* const bytes = static_cast<char*>(data);
-  const size_t count = found->second;
+  const size_t count = found->second.bytes;
+  for (const Landing& upload : h.uploads) {
+    if (upload.to >= data && upload.to < bytes + count)
+      throw Fault("release of memory that an upload is on its way to");
+  }
   h.live.erase(found);
   faults().live = static_cast<int64_t>(h.live.size());
   h.bytes -= count;
@@ -149,9 +165,36 @@ void forgetPeak() {
 
 void checkGuards(const char* kernel) {
   const std::lock_guard lock(heap().mutex);
-  for (const auto& [data, bytes] : heap().live) {
-    checkZones(static_cast<char*>(data), bytes, "device memory", std::string("found when ") + kernel + " ended");
+  for (const auto& [data, allocation] : heap().live) {
+    checkZones(static_cast<char*>(data), allocation.bytes, "device memory",
+               std::string("found when ") + kernel + " ended");
   }
+}
+
+void uploadBeside(void* to, const void* from, size_t bytes) {
+  Heap& h = heap();
+  const std::lock_guard lock(h.mutex);
+  auto found = h.live.upper_bound(to);
+  if (found == h.live.begin()) throw Fault("upload to memory that is not allocated");
+  Allocation& there = (--found)->second;
+  const size_t skipped = static_cast<size_t>(static_cast<char*>(to) - static_cast<char*>(found->first));
+  if (skipped + bytes > there.bytes) throw Fault("upload to memory that is not allocated");
+  if (there.allocated == h.joins) throw Fault("upload to memory that was allocated since the last join");
+  if (there.uploaded >= 0 && there.uploaded + 1 == h.joins) {
+    throw Fault("upload to memory that the last join has handed over to kernels");
+  }
+  there.uploaded = h.joins;
+  const char* const data = static_cast<const char*>(from);
+  h.uploads.push_back({to, {data, data + bytes}});
+}
+
+void joinUploads() {
+  Heap& h = heap();
+  const std::lock_guard lock(h.mutex);
+  for (const Landing& upload : h.uploads)
+    std::copy(upload.bytes.begin(), upload.bytes.end(), static_cast<char*>(upload.to));
+  h.uploads.clear();
+  ++h.joins;
 }
 
 SharedMemory::SharedMemory() : arena_(window + 1024) {

@@ -24,6 +24,14 @@ void forgetPeak();
 /// Throws a Fault when a guard zone of a live allocation has changed.
 void checkGuards(const char* kernel);
 
+// Uploads beside the kernels (cuda/upload_stream.h). They land when they are joined, so that a missing join shows in
+// what kernels read.
+
+/// Throws a Fault for memory that kernels issued since the last join may be using: that was allocated since then, or
+/// was handed over by it.
+void uploadBeside(void* to, const void* from, size_t bytes);
+void joinUploads();
+
 /// The shared memory of the block that runs. A variable is known by the address of its tag.
 class SharedMemory {
  public:

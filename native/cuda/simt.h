@@ -39,8 +39,9 @@ inline constexpr unsigned allLanes = 0xffffffffu;
 #define SIMT_DEVICE __device__ inline  // a function of a header, which several files may include
 #define SIMT_LOCAL static              // before a kernel of such a header, unless it is a template
 #define SIMT_SHARED(Type, name, count) __shared__ Type name[count]
-#define SIMT_UNROLL _Pragma("unroll")  // before loops over arrays that must stay in registers
-#define SIMT_AT                        // where a warp-wide wrapper is called: the emulator tells call sites apart
+#define SIMT_UNROLL _Pragma("unroll")    // before loops over arrays that must stay in registers
+#define SIMT_ROLLED _Pragma("unroll 1")  // before loops with so much in them that copies of it would cost
+#define SIMT_AT                          // where a warp-wide wrapper is called: the emulator tells call sites apart
 #define SIMT_DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
 #include "cuda/queue.h"
 #else

@@ -192,6 +192,21 @@ void attention(Bench& bench, int64_t length, int64_t dims, bool causal, bool bac
   bench.time(name, size, flops, "GFLOP/s", [&] { return gpu.attentionBackward(bench.exec(), args); });
 }
 
+void matmul(Bench& bench) {
+  const Backend& gpu = bench.gpu();
+  if (!bench.has(gpu.matmul != nullptr, "matmul")) return;
+  const int64_t n = bench.sized(8192, 100);
+  Placed memory(gpu, bench.exec());
+  const auto place = [&](uint64_t seed) {
+    return MatmulOperand{memory.place(numbers<BFloat16>(n * n, seed)), n, false, RowFormat::bfloat16};
+  };
+  const MatmulArgs args{
+      .m = n, .n = n, .k = n, .a = place(1), .b = place(2), .c = memory.place(std::vector<float>(n * n)), .cStride = n};
+  const double flops = 2 * static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n) / 1e9;
+  bench.time("matmul", concat(n, "x", n, "x", n, " bf16"), flops, "GFLOP/s",
+             [&] { return gpu.matmul(bench.exec(), args); });
+}
+
 void embedding(Bench& bench) {
   const Backend& gpu = bench.gpu();
   const int64_t rows = bench.sized(1 << 20, 100), cols = 128, entries = bench.sized(1 << 20, 200), length = 32;
@@ -400,6 +415,7 @@ int main(int count, char** words) {
     attention(bench, 2048, 64, false, false);
     for (const bool causal : {false, true}) attention(bench, 2048, 128, causal, false);
     for (const int64_t dims : {64, 128}) attention(bench, 2048, dims, true, true);
+    matmul(bench);
     embedding(bench);
     choleskySolve(bench);
     als(bench);

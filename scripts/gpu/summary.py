@@ -18,7 +18,9 @@ for path in files:
                 missing.add(row["case"])
                 continue
             entry = rows.setdefault((row["case"], row["size"]), {"case": row["case"], "size": row["size"], "peers": {}})
-            if row["name"] == "topknot":
+            if path.endswith("sm90a.jsonl"):
+                entry["sm90aMs"] = row["ms"]  # with TOPKNOT_SM90A=1
+            elif row["name"] == "topknot":
                 # bench_cuda runs before and after PyTorch: the better of the two, as PyTorch's best call counts too.
                 if row["ms"] < entry.get("ms", float("inf")):
                     entry.update(ms=row["ms"], rate=row["rate"], unit=row["unit"])
@@ -44,6 +46,7 @@ for row in rows.values():
     best = min(row["peers"].items(), key=lambda peer: peer[1], default=None)
     rate = f"{row['rate']:.0f} {row['unit']}" if row.get("rate") else ""
     peer = f"{best[1]:.4g} ms {best[0]}" + (f" ({best[1] / ours:.2f}x ours)" if ours else "") if best else ""
+    peer += f"; {row['sm90aMs']:.4g} ms with TOPKNOT_SM90A=1" if "sm90aMs" in row else ""
     print(f"{row['case']:20} {row['size']:38} {f'{ours:.4g}' if ours else '-':>9} {rate:>16}  {peer}")
 for case in sorted(missing):
     print(f"{case}: not there on a GPU yet")

@@ -77,6 +77,16 @@ def zipf(count, rows, exponent):
     return at.clamp_(max=rows - 1) * 2654435761 % rows
 
 
+def matmul():
+    n = 8192
+
+    def make():
+        a, b = (torch.rand(n, n, device=DEVICE, dtype=torch.bfloat16).mul_(2).sub_(1) for _ in range(2))
+        return lambda: a @ b
+
+    report("matmul", f"{n}x{n}x{n} bf16", "torch @", make)
+
+
 def embedding():
     rows, cols, entries, length = 1 << 20, 128, 1 << 20, 32
     offsets = torch.arange(0, entries, length, device=DEVICE)
@@ -182,6 +192,7 @@ def main():
         attention(2048, 128, causal, False)
     for dims in (64, 128):
         attention(2048, dims, True, True)
+    matmul()
     embedding()
     cholesky_solve()
     bpr()

@@ -1,11 +1,13 @@
 // The matrix product on tensor cores, the CUDA side of cpu/kernels/matmul.cpp: blocks of 64 x 64 results, four warps of
 // 32 x 32. float32 operands are taken apart into two tf32 numbers each, and three of the four products are summed,
 // which leaves an error of about 2^-21 a product (Ootomo and Yokota 2022); 16-bit operands are tf32 numbers as they
-// are. Two operands of one 16-bit format go to matmul_mma.cuh where 16-byte pieces fit them. The sums go through shared
-// memory to where bias and activation are applied, once for each element.
+// are. Two operands of one 16-bit format go to matmul_mma.cuh where 16-byte pieces fit them, or to matmul_wgmma.cuh
+// where that is asked for. The sums go through shared memory to where bias and activation are applied, once for each
+// element.
 #pragma once
 #include "cuda/kernels/embedding_rows.cuh"
 #include "cuda/kernels/matmul_mma.cuh"
+#include "cuda/kernels/matmul_wgmma.cuh"
 
 namespace topknot::cuda {
 
@@ -107,7 +109,10 @@ inline void queueMatmul(Queue& queue, const MatmulArgs& a) {
   const int64_t rows = (a.m + matmulTile - 1) / matmulTile, columns = (a.n + matmulTile - 1) / matmulTile;
   const Grid grid{rows * columns * a.batch.count()};
   if (grid.x == 0) return;
-  if (suitsMma(a)) return queueMatmulMma(queue, a);
+  if (suitsMma(a)) {
+    const bool wgmma = sm90aChosen(queue) && suitsWgmma(a, queue.multiprocessors());
+    return wgmma ? queueMatmulWgmma(queue, a) : queueMatmulMma(queue, a);
+  }
   withConstant<RowFormat::float32, RowFormat::float16, RowFormat::bfloat16>(a.a.format, [&](auto formatA) {
     withConstant<RowFormat::float32, RowFormat::float16, RowFormat::bfloat16>(a.b.format, [&](auto formatB) {
       queue.launch("matmulTiles", matmulTiles<decltype(formatA)::value, decltype(formatB)::value>, grid, matmulThreads,

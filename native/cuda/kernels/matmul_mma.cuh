@@ -8,6 +8,14 @@
 
 namespace topknot::cuda {
 
+/// f(alpha sum + beta before + bias) of an element in this column.
+SIMT_DEVICE float finished(const MatmulArgs& args, float sum, float before, int64_t column) {
+  float value = args.alpha * sum;
+  if (args.beta != 0) value = fmaf(args.beta, before, value);
+  if (args.bias) value += args.bias[column];
+  return apply(args.activation, value);
+}
+
 /// c = f(alpha sums + beta c + bias) for a T x T tile of sums in shared memory, whose rows are `stride` apart.
 template <int T, int stride, int threads>
 SIMT_DEVICE void finishTile(const MatmulArgs& args, const float* sums, float* c, int64_t row, int64_t column) {
@@ -15,10 +23,7 @@ SIMT_DEVICE void finishTile(const MatmulArgs& args, const float* sums, float* c,
     const int64_t r = row + i / T, s = column + i % T;
     if (r >= args.m || s >= args.n) continue;
     float& out = c[r * args.cStride + s];
-    float value = args.alpha * sums[i / T * stride + i % T];
-    if (args.beta != 0) value = fmaf(args.beta, out, value);
-    if (args.bias) value += args.bias[s];
-    out = apply(args.activation, value);
+    out = finished(args, sums[i / T * stride + i % T], args.beta != 0 ? out : 0.0f, s);
   }
 }
 

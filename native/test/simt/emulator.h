@@ -124,6 +124,7 @@ inline thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 #define SIMT_DEVICE inline
 #define SIMT_LOCAL  // every kernel is static here
 #define SIMT_UNROLL
+#define SIMT_ROLLED
 #define SIMT_AT , simt::At at = simt::At::current()
 #define SIMT_DYNAMIC_SHARED(name) unsigned char* const name = static_cast<unsigned char*>(simt::dynamicShared())
 

@@ -88,9 +88,13 @@ export class CsrMatrix implements Disposable {
 
   /** The same matrix in handles of its own: either can be disposed without the other. Shares memory. @internal */
   share(): CsrMatrix {
-    const own = (t: Tensor) => t.reshape(t.shape).handle;
     const { indptr, indices, values } = this;
-    return new CsrMatrix({ indptr: own(indptr), indices: own(indices), values: own(values), cols: this.shape[1] });
+    return new CsrMatrix({
+      indptr: indptr.share().handle,
+      indices: indices.share().handle,
+      values: values.share().handle,
+      cols: this.shape[1],
+    });
   }
 
   /** @internal For passing to the addon. */

@@ -23,25 +23,28 @@ export { type CudaMemoryUse, type MemoryUse, memory, trim } from './memory.js';
 export { type Evaluable, type EvaluateOptions, type Evaluation, evaluate } from './metrics/evaluate.js';
 export type { Metric, Metrics } from './metrics/metrics.js';
 export type { Protocol, Ties } from './metrics/protocols.js';
-export { ALS, type AlsFitOptions, type AlsOptions, type Explanation, type PartialFitOptions } from './models/als.js';
-export { BiasedMF, type BiasedMFOptions, type RatingFitOptions } from './models/biased-mf.js';
-export { BPR, type BprFitOptions, type BprOptions } from './models/bpr.js';
-export { EASE, type EaseOptions } from './models/ease.js';
+export { ALS, type ALSOptions } from './models/als.js';
+export { BiasedMF, type BiasedMFOptions } from './models/biased-mf.js';
+export { BPR, type BPROptions } from './models/bpr.js';
+export { EASE, type EASEOptions } from './models/ease.js';
+export type { ExplainOptions, Explanation } from './models/explain.js';
 export type { SimilarOptions } from './models/factor-model.js';
 export type { History } from './models/history.js';
 export { ItemKNN, type ItemKNNOptions } from './models/item-knn.js';
 export type { NeighbourListOptions } from './models/item-weights-model.js';
-export { LogisticMF, type LogisticMfFitOptions, type LogisticMfOptions } from './models/logistic-mf.js';
+export { LogisticMF, type LogisticMFOptions } from './models/logistic-mf.js';
 export type { Fittable, Recommendation, RecommendOptions, Visitor } from './models/model.js';
 export type { NeighbourOptions } from './models/neighbour-options.js';
-export { NMF, type NmfFitOptions, type NmfOptions } from './models/nmf.js';
+export { NMF, type NMFOptions } from './models/nmf.js';
+export type { PartialFitOptions } from './models/partial-fit.js';
 export { Popularity, type PopularityOptions } from './models/popularity.js';
-export { PureSVD, type PureSVDFitOptions, type PureSVDOptions } from './models/pure-svd.js';
+export { PureSVD, type PureSVDOptions } from './models/pure-svd.js';
 export { Random, type RandomOptions } from './models/random.js';
-export { RatingModel, type RatingVector } from './models/rating-model.js';
+export { RatingModel } from './models/rating-model.js';
 export type { RowFilter, Scorer, TopKRows } from './models/recommender.js';
 export { SVDpp, type SVDppOptions } from './models/svdpp.js';
-export { type UserExplanation, UserKNN } from './models/user-knn.js';
+export { type UserExplanation, UserKNN, type UserKNNOptions } from './models/user-knn.js';
+export type { FitOptions } from './models/warm-start.js';
 export {
   type EmbeddingInit,
   type EmbeddingOptimizer,

@@ -97,6 +97,11 @@ export class Tensor<D extends DType = DType> implements Disposable {
     return new Tensor<D>(native.tensorFrom(this.handle, this.dtype, shape));
   }
 
+  /** The same tensor in a handle of its own: either can be disposed without the other. Shares memory. @internal */
+  share(): Tensor<D> {
+    return this.reshape(this.shape);
+  }
+
   /**
    * These elements on another device, queued on the stream: returns at once. Where they are there already, the result shares
    * their memory.

@@ -1,19 +1,20 @@
 import { boolean, finite, integer, knownOptions, oneOf, string } from '../check.js';
-import { CsrMatrix, type Duplicates } from '../csr.js';
 import type { Id } from '../data/ids.js';
 import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
 import { Tensor } from '../tensor.js';
-import { AlsRows, gatherRows, growIds } from './als-rows.js';
-import { type Empty, expectInteractions, explainByHistory } from './explain.js';
-import { FactorModel, type FittedFactors } from './factor-model.js';
-import { type History, type HistoryRows, historyMatrix } from './history.js';
-import { checkedInteractions, type Fittable, type Fitted, stats, type Visitor } from './model.js';
+import { type Empty, type ExplainOptions, type Explanation, expectInteractions, explainByHistory } from './explain.js';
+import type { FittedFactors } from './factor-model.js';
+import { type HistoryRows, historyMatrix } from './history.js';
+import { LearnedModel } from './learned-model.js';
+import { type Fittable, type Fitted, stats, type Visitor } from './model.js';
+import type { FactorRows, TouchedRows } from './partial-fit.js';
 import { readModel, restored } from './persist.js';
+import type { FitOptions } from './warm-start.js';
 
 /** Options of ALS. Weights: w_ui = alpha · value of an observed cell, w0 = unobservedWeight for every cell. */
-export interface AlsOptions {
+export interface ALSOptions {
   /** Length of the vectors, 1 to 4096; 64 unless given. */
   factors?: number;
   /**
@@ -71,26 +72,6 @@ export interface AlsOptions {
   deviceBytes?: number;
 }
 
-export interface AlsFitOptions extends JobOptions {
-  /** Starts from the last fit: what it knew keeps its vector, by id; new rows start at zero. */
-  warmStart?: boolean | undefined;
-}
-
-export interface PartialFitOptions extends JobOptions {
-  /** Whose rows are solved again; 'both' unless given. */
-  update?: 'users' | 'items' | 'both' | undefined;
-  /** What a cell becomes that the model has already: 'last' (the new value) unless given. */
-  duplicates?: Duplicates | undefined;
-}
-
-/** Which past items carry a score. */
-export interface Explanation<I extends Id = Id> {
-  /** The sum of the contributions of the whole history. */
-  score: number;
-  /** The largest first. */
-  contributions: { item: I; contribution: number }[];
-}
-
 /** @internal */
 interface FittedAls<U extends Id, I extends Id> extends FittedFactors<U, I>, Empty {
   /** itemFactorsᵀ itemFactors, for fold-in. */
@@ -99,8 +80,8 @@ interface FittedAls<U extends Id, I extends Id> extends FittedFactors<U, I>, Emp
 }
 
 const shapes = {
-  user_factors: (users: number, _items: number, options: AlsOptions) => [users, options.factors ?? 0],
-  item_factors: (_users: number, items: number, options: AlsOptions) => [items, options.factors ?? 0],
+  user_factors: (users: number, _items: number, options: ALSOptions) => [users, options.factors ?? 0],
+  item_factors: (_users: number, items: number, options: ALSOptions) => [items, options.factors ?? 0],
 };
 
 /**
@@ -118,11 +99,11 @@ const shapes = {
  * const model = await new ALS({ factors: 64 }).fit(ratings, { onProgress: ({ done, total }) => bar(done / total) });
  * await model.recommend('ann', { k: 5 });
  */
-export class ALS<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I, FittedAls<U, I>> {
-  readonly options: Readonly<Required<AlsOptions>>;
+export class ALS<U extends Id = Id, I extends Id = Id> extends LearnedModel<U, I, FittedAls<U, I>> {
+  readonly options: Readonly<Required<ALSOptions>>;
 
   /** @throws ERR_ARGUMENT, ERR_RANGE */
-  constructor(options: AlsOptions = {}) {
+  constructor(options: ALSOptions = {}) {
     super();
     this.options = Object.freeze(checkOptions(options));
   }
@@ -136,86 +117,16 @@ export class ALS<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
    * ERR_BUSY while another fit of this model runs; ERR_NOT_FITTED for a warm start without a fit; ERR_DEVICE when the
    * device is not there, ERR_MEMORY when its memory does not hold the vectors
    */
-  fit(interactions: Fittable<U, I>, options: AlsFitOptions = {}): Promise<this> {
+  fit(interactions: Fittable<U, I>, options: FitOptions = {}): Promise<this> {
     return this.replace(async (previous) => {
-      knownOptions(options, ['warmStart', 'signal', 'onProgress']);
-      const { signal } = options;
-      const data = await checkedInteractions(interactions, options);
-      const factors = this.options.factors;
-      const start = this.startOf(previous, options);
-      const users = start && (await gatherRows(start.users, start.userFactors, data.users, factors, signal));
-      const items = start && (await gatherRows(start.items, start.itemFactors, data.items, factors, signal));
-      const byItem = await runJob('long', { signal }, (control) => native.csrTranspose(control, data.seen.handles));
+      const { data, byItem, users, items } = await this.begin(previous, interactions, options);
       // The engine solves rows, then columns: with the items as rows, a sweep ends with the users.
       const found = await runJob('long', options, (control) =>
         native.alsFit(control, byItem, data.seen.handles, items, users, this.options),
       );
-      return this.#complete(data, new Tensor(found.itemFactors), new Tensor(found.userFactors), found.loss, signal);
+      const rows = { users: new Tensor<'float32'>(found.itemFactors), items: new Tensor<'float32'>(found.userFactors) };
+      return complete(data, rows, found.loss, options.signal);
     }, options);
-  }
-
-  /**
-   * Takes in new interactions of new or known users and items without learning anew. They are merged with those of the
-   * fit; then every user named in them is solved again from the merged history with the items fixed, then every item
-   * named in them with the users fixed, and, after items, those users once more. Ids grow at the end; no other vector changes.
-   *
-   * With `update: 'users'` new items stay at zero, and the other way round.
-   * @throws ERR_NOT_FITTED, ERR_BUSY, ERR_VALUE; ERR_ARGUMENT for ids of another type than those of the fit
-   */
-  partialFit(interactions: Fittable<U, I>, options: PartialFitOptions = {}): Promise<this> {
-    return this.replace(async () => {
-      knownOptions(options, ['update', 'duplicates', 'signal', 'onProgress']);
-      const previous = this.state;
-      const { signal } = options;
-      const update = oneOf('update', options.update ?? 'both', ['users', 'items', 'both'] as const);
-      const data = await checkedInteractions(interactions, options);
-      const users = await growIds('users', previous.users, data.users, signal);
-      const items = await growIds('items', previous.items, data.items, signal);
-      const { handles } = previous.seen;
-      const duplicates = options.duplicates ?? 'last';
-      const seen = new CsrMatrix(
-        await runJob('long', { signal }, (control) =>
-          native.csrUpdate(
-            control,
-            handles,
-            data.seen.handles,
-            users.rowOf,
-            items.rowOf,
-            users.ids.size,
-            items.ids.size,
-            duplicates,
-          ),
-        ),
-      );
-      const byItem = update === 'users' ? undefined : await seen.transpose({ signal });
-      const touchedUsers = users.rowOf.filter((_, row) => !data.emptyUsers.has(row));
-      const touchedItems = items.rowOf.filter((_, row) => !data.emptyItems.has(row));
-      const rows = new AlsRows(this.options, signal);
-      let userFactors = await rows.grow(previous.userFactors, users.ids.size);
-      let itemFactors = await rows.grow(previous.itemFactors, items.ids.size);
-      const total = update === 'both' ? 3 : 1;
-      const done = (steps: number) => options.onProgress?.({ done: steps, total });
-      if (update !== 'items') userFactors = await rows.solve(seen, touchedUsers, userFactors, itemFactors);
-      if (byItem) {
-        if (update === 'both') done(1);
-        itemFactors = await rows.solve(byItem, touchedItems, itemFactors, userFactors);
-        byItem.dispose();
-        if (update === 'both') {
-          done(2);
-          userFactors = await rows.solve(seen, touchedUsers, userFactors, itemFactors);
-        }
-      }
-      done(total);
-      return this.#complete({ users: users.ids, items: items.ids, seen }, userFactors, itemFactors, [], signal);
-    }, options);
-  }
-
-  /**
-   * The vector, float32 [factors], of somebody with this history: what a fit would solve for them with these items.
-   * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID; ERR_VALUE for an empty history or a weight that is not positive
-   */
-  async foldIn(history: History<I>, options: JobOptions = {}): Promise<Float32Array> {
-    return this.folded(history, options, (state, rows, control) => this.fold(state, rows, control));
   }
 
   /**
@@ -223,19 +134,15 @@ export class ALS<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
    * over their history, and so is each score. Hu, Koren, Volinsky 2008, section 5.
    *
    * @param who a user of the fit, or `{ history }` of somebody who is not among them
-   * @param options.k how many contributions at most; 10 unless given. The score is the sum over the whole history.
    * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID, ERR_RANGE; ERR_VALUE for a user without interactions
    */
-  async explain(
-    who: U | Visitor<I>,
-    item: I,
-    options: { k?: number | undefined } & JobOptions = {},
-  ): Promise<Explanation<I>> {
+  async explain(who: U | Visitor<I>, item: I, options: ExplainOptions = {}): Promise<Explanation<I>> {
     const state = this.state;
     return explainByHistory('ALS', state, who, item, options, async ({ matrix }, target, control) => {
       const { itemFactors, gram } = state;
-      const parts = await native.alsExplain(control, matrix, itemFactors.handle, gram.handle, target, this.options);
-      return (await native.read(parts)) as Float32Array;
+      return {
+        contributions: await native.alsExplain(control, matrix, itemFactors.handle, gram.handle, target, this.options),
+      };
     });
   }
 
@@ -246,22 +153,28 @@ export class ALS<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
 
   /** Reads what `save` wrote: the same answers, bit for bit. @throws ERR_IO, ERR_FORMAT */
   static async load<U extends Id = Id, I extends Id = Id>(path: string, options: JobOptions = {}): Promise<ALS<U, I>> {
-    const file = await readModel<U, I, AlsOptions, keyof typeof shapes>(path, 'als', shapes, options);
+    const file = await readModel<U, I, ALSOptions, keyof typeof shapes>(path, 'als', shapes, options);
     const model = restored(path, () => new ALS<U, I>(file.options));
     const { user_factors, item_factors } = Object.fromEntries(file.tensors);
-    return model.replace(() => model.#complete(file, user_factors!, item_factors!, [], options.signal));
+    return model.replace(() => complete(file, { users: user_factors!, items: item_factors! }, [], options.signal));
   }
 
-  async #complete(
-    { users, items, seen }: Fitted<U, I>,
-    userFactors: Tensor<'float32'>,
-    itemFactors: Tensor<'float32'>,
-    loss: readonly number[],
+  /** @internal */
+  protected async solve(_state: FittedAls<U, I>, touched: TouchedRows, control: Control): Promise<Handle> {
+    const { side, at, matrix } = touched;
+    const fixed = side === 'users' ? touched.items : touched.users;
+    const start = await native.takeRows(control, touched[side].handle, at);
+    return native.alsSolve(control, matrix, fixed.handle, undefined, start, this.options);
+  }
+
+  /** @internal */
+  protected withRows(
+    _state: FittedAls<U, I>,
+    data: Fitted<U, I>,
+    rows: FactorRows,
     signal: AbortSignal | undefined,
   ): Promise<FittedAls<U, I>> {
-    const gram = await runJob('long', { signal }, (control) => native.alsGram(control, itemFactors.handle));
-    const { emptyUsers, emptyItems } = await stats(seen, signal);
-    return { users, items, seen, userFactors, itemFactors, gram: new Tensor(gram), emptyUsers, emptyItems, loss };
+    return complete(data, rows, [], signal);
   }
 
   /** @internal */
@@ -291,7 +204,19 @@ export class ALS<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
   }
 }
 
-function checkOptions(options: AlsOptions): Required<AlsOptions> {
+async function complete<U extends Id, I extends Id>(
+  { users, items, seen }: Fitted<U, I>,
+  rows: FactorRows,
+  loss: readonly number[],
+  signal: AbortSignal | undefined,
+): Promise<FittedAls<U, I>> {
+  const gram = await runJob('long', { signal }, (control) => native.alsGram(control, rows.items.handle));
+  const { emptyUsers, emptyItems } = await stats(seen, signal);
+  const factors = { userFactors: rows.users, itemFactors: rows.items, gram: new Tensor<'float32'>(gram) };
+  return { users, items, seen, ...factors, emptyUsers, emptyItems, loss };
+}
+
+function checkOptions(options: ALSOptions): Required<ALSOptions> {
   knownOptions(options, [
     'factors',
     'objective',

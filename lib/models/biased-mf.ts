@@ -2,11 +2,13 @@ import { boolean, finite, integer, knownOptions, oneOf, string } from '../check.
 import type { Id } from '../data/ids.js';
 import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
+import type { Control, Handle } from '../native-ops.js';
 import { tensor } from '../tensor.js';
-import { gatherRows } from './als-rows.js';
-import { checkedInteractions, type Fittable } from './model.js';
+import type { Fittable, Fitted } from './model.js';
+import type { FactorRows, TouchedRows } from './partial-fit.js';
 import { readModel, restored } from './persist.js';
 import { type FittedRatings, RatingModel, ratingState } from './rating-model.js';
+import type { FitOptions } from './warm-start.js';
 
 /** Options of BiasedMF. */
 export interface BiasedMFOptions {
@@ -34,11 +36,6 @@ export interface BiasedMFOptions {
   computeLoss?: boolean;
   /** Where `fit` computes: 'cpu' unless given; 'cuda', 'cuda:1', ... or 'auto', see `device()`. All else is on the CPU. */
   device?: string;
-}
-
-export interface RatingFitOptions extends JobOptions {
-  /** Starts from the last fit: what it knew keeps its vector and bias, by id; new rows start at zero. */
-  warmStart?: boolean | undefined;
 }
 
 const shapes = {
@@ -82,20 +79,13 @@ export class BiasedMF<U extends Id = Id, I extends Id = Id> extends RatingModel<
    * @throws ERR_VALUE for no ratings, a negative rating, or a descent that diverges; ERR_BUSY while another fit of this
    * model runs; ERR_NOT_FITTED for a warm start without a fit
    */
-  fit(ratings: Fittable<U, I>, options: RatingFitOptions = {}): Promise<this> {
+  fit(ratings: Fittable<U, I>, options: FitOptions = {}): Promise<this> {
     return this.replace(async (previous) => {
-      knownOptions(options, ['warmStart', 'signal', 'onProgress']);
-      const { signal } = options;
-      const data = await checkedInteractions(ratings, options);
-      const width = this.options.factors + 2;
-      const start = this.startOf(previous, options);
-      const users = start && (await gatherRows(start.users, start.scoringUsers, data.users, width, signal));
-      const items = start && (await gatherRows(start.items, start.scoringItems, data.items, width, signal));
-      const byItem = await runJob('long', { signal }, (control) => native.csrTranspose(control, data.seen.handles));
+      const { data, byItem, users, items } = await this.begin(previous, ratings, options);
       const found = await runJob('long', options, (control) =>
         native.biasedMfFit(control, data.seen.handles, byItem, users, items, this.options),
       );
-      return ratingState(data, found, signal);
+      return ratingState(data, found, options.signal);
     }, options);
   }
 
@@ -115,6 +105,23 @@ export class BiasedMF<U extends Id = Id, I extends Id = Id> extends RatingModel<
   /** @internal */
   protected override get regularization(): number {
     return this.options.regularization;
+  }
+
+  /** @internal */
+  protected solve({ mean }: FittedRatings<U, I>, touched: TouchedRows, control: Control): Promise<Handle> {
+    const { side, matrix } = touched;
+    const fixed = side === 'users' ? touched.items : touched.users;
+    return native.ratingSolve(control, matrix, fixed.handle, side, mean, this.regularization);
+  }
+
+  /** @internal */
+  protected withRows(
+    { mean }: FittedRatings<U, I>,
+    data: Fitted<U, I>,
+    rows: FactorRows,
+    signal: AbortSignal | undefined,
+  ): Promise<FittedRatings<U, I>> {
+    return ratingState(data, { users: rows.users.handle, items: rows.items.handle, mean, loss: [] }, signal);
   }
 
   /** @internal */

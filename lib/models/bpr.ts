@@ -5,14 +5,18 @@ import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
 import { full, Tensor } from '../tensor.js';
-import { gatherRows } from './als-rows.js';
-import { FactorModel, type FittedFactors } from './factor-model.js';
-import { type History, type HistoryRows, historyMatrix } from './history.js';
-import { checkedInteractions, type Fittable, type Fitted, stats } from './model.js';
+import { type Empty, type ExplainOptions, type Explanation, explainByHistory } from './explain.js';
+import type { FittedFactors } from './factor-model.js';
+import { type HistoryRows, historyMatrix } from './history.js';
+import { LearnedModel } from './learned-model.js';
+import { lent } from './lent.js';
+import { type Fittable, type Fitted, stats, type Visitor } from './model.js';
+import { column, type FactorRows, type TouchedRows } from './partial-fit.js';
 import { readModel, restored } from './persist.js';
+import type { FitOptions } from './warm-start.js';
 
 /** Options of BPR. */
-export interface BprOptions {
+export interface BPROptions {
   /** Length of the vectors, 1 to 4096; 64 unless given. */
   factors?: number;
   /** Epochs: how often each interaction is taken up; 100 unless given. */
@@ -50,29 +54,15 @@ export interface BprOptions {
   device?: string;
 }
 
-export interface BprFitOptions extends JobOptions {
-  /** Starts from the last fit: what it knew keeps its vector, by id; new rows start at random. */
-  warmStart?: boolean | undefined;
-}
-
-/** @internal */
-interface FittedBpr<U extends Id, I extends Id> extends FittedFactors<U, I> {
+/** A fit: with biases, `scoringUsers` are the rows [x_u, 1], `scoringItems` [y_i, b_i]. @internal */
+interface FittedBpr<U extends Id, I extends Id> extends FittedFactors<U, I>, Empty {
   readonly itemBiases: Tensor<'float32'> | undefined;
-  readonly emptyUsers: ReadonlySet<number>;
   readonly loss: readonly number[];
 }
 
-/** What a fit or a file gives. @internal */
-interface Learned {
-  userFactors: Tensor<'float32'>;
-  itemFactors: Tensor<'float32'>;
-  itemBiases: Tensor<'float32'> | undefined;
-  loss: readonly number[];
-}
-
 const shapes = {
-  user_factors: (users: number, _items: number, options: BprOptions) => [users, options.factors ?? 0],
-  item_factors: (_users: number, items: number, options: BprOptions) => [items, options.factors ?? 0],
+  user_factors: (users: number, _items: number, options: BPROptions) => [users, options.factors ?? 0],
+  item_factors: (_users: number, items: number, options: BPROptions) => [items, options.factors ?? 0],
 };
 const biasShapes = { ...shapes, item_biases: (_users: number, items: number) => [items, 1] };
 
@@ -90,6 +80,12 @@ const biasShapes = { ...shapes, item_biases: (_users: number, items: number) => 
  * groups each, P by the sizes of the data; tasks that run side by side share no group, and a negative comes from its
  * positive's group of items (at least 512, dealt anew in each epoch).
  *
+ * A history is folded in by as many epochs as a fit has, from a vector of zeros, with the items as they are; weights are not
+ * read. `partialFit` solves users so, and items likewise: their users against drawn negatives, and as often as an epoch is
+ * expected to draw the item as a negative, against interactions of users who have not chosen it. After Rendle,
+ * Schmidt-Thieme, "Online-updating regularized kernel matrix factorization models for large-scale recommender systems",
+ * RecSys 2008.
+ *
  * Users without interactions get zero vectors: `recommend` gives them the items by bias, or throws ERR_VALUE where the
  * model has none.
  *
@@ -97,11 +93,11 @@ const biasShapes = { ...shapes, item_biases: (_users: number, items: number) => 
  * const model = await new BPR({ factors: 64, negativeSampling: 'hard' }).fit(ratings);
  * await model.recommend('ann', { k: 5 });
  */
-export class BPR<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I, FittedBpr<U, I>> {
-  readonly options: Readonly<Required<BprOptions>>;
+export class BPR<U extends Id = Id, I extends Id = Id> extends LearnedModel<U, I, FittedBpr<U, I>> {
+  readonly options: Readonly<Required<BPROptions>>;
 
   /** @throws ERR_ARGUMENT, ERR_RANGE */
-  constructor(options: BprOptions = {}) {
+  constructor(options: BPROptions = {}) {
     super();
     this.options = Object.freeze(checkOptions(options));
   }
@@ -112,54 +108,42 @@ export class BPR<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
    * @throws ERR_VALUE for no interactions, a negative weight, or a learning rate with which the vectors grow beyond
    * float32; ERR_BUSY while another fit of this model runs; ERR_NOT_FITTED for a warm start without a fit
    */
-  fit(interactions: Fittable<U, I>, options: BprFitOptions = {}): Promise<this> {
+  fit(interactions: Fittable<U, I>, options: FitOptions = {}): Promise<this> {
     return this.replace(async (previous) => {
-      knownOptions(options, ['warmStart', 'signal', 'onProgress']);
+      const { data, users, items } = await this.begin(previous, interactions, options);
       const { signal } = options;
-      const data = await checkedInteractions(interactions, options);
-      const { factors } = this.options;
-      const start = this.startOf(previous, options);
-      const users = start && (await gatherRows(start.users, start.userFactors, data.users, factors, signal));
-      const items = start && (await gatherRows(start.items, start.itemFactors, data.items, factors, signal));
-      const column = start?.itemBiases?.reshape([start.items.size, 1]);
-      const biases = column && new Tensor(await gatherRows(start!.items, column, data.items, 1, signal));
+      const start =
+        users && items && (await runJob('long', { signal }, (control) => this.#parts({ users, items }, control)));
       const found = await runJob('long', options, (control) =>
-        native.bprFit(
-          control,
-          data.seen.handles,
-          users,
-          items,
-          biases?.reshape([data.items.size]).handle,
-          this.options,
-        ),
+        native.bprFit(control, data.seen.handles, start?.users, start?.items, start?.biases, this.options),
       );
-      return this.#complete(
-        data,
-        {
-          userFactors: new Tensor(found.userFactors),
-          itemFactors: new Tensor(found.itemFactors),
-          itemBiases: found.itemBiases && new Tensor(found.itemBiases),
-          loss: found.loss,
-        },
-        signal,
-      );
+      return this.#complete(data, await this.#scoring(found, signal), found.loss, signal);
     }, options);
   }
 
   /**
-   * The vector, float32 [factors], of somebody with this history: what the epochs of a fit make of a vector of zeros
-   * with the items as they are. Weights are not read.
-   * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID; ERR_VALUE for an empty history or a weight that is not positive
+   * Which items of a history carry the score of an item. A step of fold-in adds to the vector what a chosen item differs from
+   * the negative that was drawn beside it, and shrinks what was there, so the vector is a sum over the interactions, and so
+   * is the score; the baseline is the item's bias. After Pruthi, Liu, Sundararajan, Kale, "Estimating training data influence
+   * by tracing gradient descent", NeurIPS 2020; exact here, because the items do not move meanwhile.
+   *
+   * It accounts for the score that `recommend` gives to `{ history }`. The vector of a user of the fit was found while the items
+   * moved: theirs is near, but not the same.
+   *
+   * @param who a user of the fit, or `{ history }` of somebody who is not among them
+   * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID, ERR_RANGE; ERR_VALUE for a user without interactions
    */
-  async foldIn(history: History<I>, options: JobOptions = {}): Promise<Float32Array> {
-    return this.folded(history, options, (state, rows, control) =>
-      native.bprFold(control, ...this.#foldArguments(state, rows)),
+  async explain(who: U | Visitor<I>, item: I, options: ExplainOptions = {}): Promise<Explanation<I>> {
+    const state = this.state;
+    const { itemFactors, itemBiases, seen } = state;
+    return explainByHistory('BPR', state, who, item, options, ({ matrix }, target, control) =>
+      native.bprExplain(control, matrix, itemFactors.handle, itemBiases?.handle, seen.handles, target, this.options),
     );
   }
 
   /** The items' biases, float32 [items], where the option `biases` asked for them. @throws ERR_NOT_FITTED */
   get itemBiases(): Tensor<'float32'> | undefined {
-    return this.state.itemBiases;
+    return this.state.itemBiases && lent(this.state.itemBiases);
   }
 
   /** The mean of -ln σ(s_ui - s_uj) over each epoch's samples, where `computeLoss` asked for it. @throws ERR_NOT_FITTED */
@@ -169,39 +153,99 @@ export class BPR<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
 
   /** Reads what `save` wrote: the same answers, bit for bit. @throws ERR_IO, ERR_FORMAT */
   static async load<U extends Id = Id, I extends Id = Id>(path: string, options: JobOptions = {}): Promise<BPR<U, I>> {
-    const file = await readModel<U, I, BprOptions, keyof typeof shapes>(path, 'bpr', shapes, options);
+    const file = await readModel<U, I, BPROptions, keyof typeof shapes>(path, 'bpr', shapes, options);
     const model = restored(path, () => new BPR<U, I>(file.options));
     const { tensors } = model.options.biases
-      ? await readModel<U, I, BprOptions, keyof typeof biasShapes>(path, 'bpr', biasShapes, options)
+      ? await readModel<U, I, BPROptions, keyof typeof biasShapes>(path, 'bpr', biasShapes, options)
       : file;
     const { user_factors, item_factors, item_biases } = Object.fromEntries(tensors) as Record<
       string,
       Tensor<'float32'>
     >;
-    const learned = {
-      userFactors: user_factors!,
-      itemFactors: item_factors!,
-      itemBiases: item_biases?.reshape([file.items.size]),
-      loss: [],
+    return model.replace(async () => {
+      const rows = await model.#scoring(
+        {
+          userFactors: user_factors!.handle,
+          itemFactors: item_factors!.handle,
+          itemBiases: item_biases?.reshape([file.items.size]).handle,
+        },
+        options.signal,
+      );
+      return model.#complete(file, rows, [], options.signal);
+    });
+  }
+
+  /** Vectors and biases from the rows of a fit. */
+  async #parts(rows: { users: Handle; items: Handle }, control: Control) {
+    const { biases, factors } = this.options;
+    if (!biases) return { ...rows, biases: undefined };
+    return {
+      users: await native.takeColumns(control, rows.users, 0, factors),
+      items: await native.takeColumns(control, rows.items, 0, factors),
+      biases: await column(control, rows.items, factors),
     };
-    return model.replace(() => model.#complete(file, learned, options.signal));
+  }
+
+  /** The rows of a fit from vectors and biases. */
+  async #scoring(
+    learned: { userFactors: Handle; itemFactors: Handle; itemBiases?: Handle | undefined },
+    signal: AbortSignal | undefined,
+  ): Promise<FactorRows> {
+    const { userFactors, itemFactors, itemBiases } = learned;
+    if (!itemBiases) return { users: new Tensor<'float32'>(userFactors), items: new Tensor<'float32'>(itemFactors) };
+    const ones = full([native.tensorInfo(userFactors).shape[0]!], { value: 1 }).handle;
+    return runJob('long', { signal }, async (control) => ({
+      users: new Tensor<'float32'>(await native.appendColumns(control, userFactors, [ones])),
+      items: new Tensor<'float32'>(await native.appendColumns(control, itemFactors, [itemBiases])),
+    }));
   }
 
   async #complete(
     { users, items, seen }: Fitted<U, I>,
-    learned: Learned,
+    rows: FactorRows,
+    loss: readonly number[],
     signal: AbortSignal | undefined,
   ): Promise<FittedBpr<U, I>> {
-    const { userFactors, itemFactors, itemBiases } = learned;
-    const { emptyUsers } = await stats(seen, signal);
-    const state = { users, items, seen, emptyUsers, ...learned };
-    if (!itemBiases) return state;
-    const ones = full([users.size], { value: 1 });
-    return runJob('long', { signal }, async (control) => ({
+    const { emptyUsers, emptyItems } = await stats(seen, signal);
+    const state = { users, items, seen, emptyUsers, emptyItems, loss };
+    if (!this.options.biases)
+      return { ...state, userFactors: rows.users, itemFactors: rows.items, itemBiases: undefined };
+    const handles = { users: rows.users.handle, items: rows.items.handle };
+    const parts = await runJob('long', { signal }, (control) => this.#parts(handles, control));
+    return {
       ...state,
-      scoringUsers: new Tensor(await native.appendColumns(control, userFactors.handle, [ones.handle])),
-      scoringItems: new Tensor(await native.appendColumns(control, itemFactors.handle, [itemBiases.handle])),
-    }));
+      userFactors: new Tensor<'float32'>(parts.users),
+      itemFactors: new Tensor<'float32'>(parts.items),
+      itemBiases: new Tensor<'float32'>(parts.biases!),
+      scoringUsers: rows.users,
+      scoringItems: rows.items,
+    };
+  }
+
+  /** @internal */
+  protected async solve(_state: FittedBpr<U, I>, touched: TouchedRows, control: Control): Promise<Handle> {
+    const { side, at, matrix, seen } = touched;
+    const handles = { users: touched.users.handle, items: touched.items.handle };
+    const { users, items, biases } = await this.#parts(handles, control);
+    if (side === 'items') return native.bprItems(control, matrix, at, users, items, biases, seen.handles, this.options);
+    const vectors = await native.bprFold(control, matrix, items, biases, seen.handles, this.options);
+    return biases ? native.appendColumns(control, vectors, [full([at.length], { value: 1 }).handle]) : vectors;
+  }
+
+  /** @internal */
+  protected withRows(
+    _state: FittedBpr<U, I>,
+    data: Fitted<U, I>,
+    rows: FactorRows,
+    signal: AbortSignal | undefined,
+  ): Promise<FittedBpr<U, I>> {
+    return this.#complete(data, rows, [], signal);
+  }
+
+  /** @internal */
+  protected override freshRow(_state: FittedBpr<U, I>, side: keyof FactorRows): Float32Array {
+    const { biases, factors } = this.options;
+    return new Float32Array(biases ? factors + 1 : factors).fill(side === 'users' ? 1 : 0, factors);
   }
 
   #foldArguments({ seen, itemFactors, itemBiases }: FittedBpr<U, I>, history: HistoryRows) {
@@ -242,7 +286,7 @@ export class BPR<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
   }
 }
 
-function checkOptions(options: BprOptions): Required<BprOptions> {
+function checkOptions(options: BPROptions): Required<BPROptions> {
   knownOptions(options, [
     'factors',
     'iterations',

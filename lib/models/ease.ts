@@ -9,7 +9,7 @@ import type { FittedLinear, LinearWeights } from './linear-model.js';
 import { type CheckedInteractions, checkedInteractions, type Fittable, stats } from './model.js';
 import { matrixTensors, readModel, restored } from './persist.js';
 
-export interface EaseOptions {
+export interface EASEOptions {
   /** λ, above 0; 500 unless given. The fewer interactions there are, the smaller it should be. */
   regularization?: number;
   /**
@@ -27,12 +27,12 @@ interface FittedEase<U extends Id, I extends Id> extends FittedLinear<U, I> {
   readonly dense: Tensor<'float32'> | undefined;
 }
 
-const all = ({ neighbours = 0 }: EaseOptions) => neighbours === 0;
+const all = ({ neighbours = 0 }: EASEOptions) => neighbours === 0;
 const shapes = {
-  weights: (_users: number, items: number, options: EaseOptions) => (all(options) ? [items, items] : undefined),
+  weights: (_users: number, items: number, options: EASEOptions) => (all(options) ? [items, items] : undefined),
 };
 const sparseShapes = {
-  weights: (_users: number, items: number, options: EaseOptions) => (all(options) ? undefined : [items, items]),
+  weights: (_users: number, items: number, options: EASEOptions) => (all(options) ? undefined : [items, items]),
 };
 
 /**
@@ -44,10 +44,10 @@ const sparseShapes = {
  * 4 n² bytes, beside those of the weights.
  */
 export class EASE<U extends Id = Id, I extends Id = Id> extends ItemWeightsModel<U, I, FittedEase<U, I>> {
-  readonly options: Readonly<Required<EaseOptions>>;
+  readonly options: Readonly<Required<EASEOptions>>;
 
   /** @throws ERR_ARGUMENT, ERR_RANGE */
-  constructor(options: EaseOptions = {}) {
+  constructor(options: EASEOptions = {}) {
     super();
     knownOptions(options, ['regularization', 'neighbours']);
     const regularization = positive('regularization', options.regularization ?? 500);
@@ -72,7 +72,7 @@ export class EASE<U extends Id = Id, I extends Id = Id> extends ItemWeightsModel
 
   /** Reads what `save` wrote: the same answers, bit for bit. @throws ERR_IO, ERR_FORMAT */
   static async load<U extends Id = Id, I extends Id = Id>(path: string, options: JobOptions = {}): Promise<EASE<U, I>> {
-    const file = await readModel<U, I, EaseOptions, 'weights', 'weights'>(path, 'ease', shapes, options, sparseShapes);
+    const file = await readModel<U, I, EASEOptions, 'weights', 'weights'>(path, 'ease', shapes, options, sparseShapes);
     const model = restored(path, () => new EASE<U, I>(file.options));
     const empty = await stats(file.seen, options.signal);
     return model.replace(() =>

@@ -4,10 +4,25 @@ import type { Id } from '../data/ids.js';
 import { expected, TopknotError } from '../errors.js';
 import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
-import type { Control } from '../native-ops.js';
-import type { Explanation } from './als.js';
+import type { Control, Handle } from '../native-ops.js';
 import { historyMatrix, historyRows } from './history.js';
 import type { Fitted, Visitor } from './model.js';
+
+/** Which past items carry a score. */
+export interface Explanation<I extends Id = Id> {
+  /** The sum of the baseline and the contributions of the whole history. */
+  score: number;
+  /** What the item scores without any history: its bias, or μ + b_i of models of ratings; 0 where there are no biases. */
+  baseline: number;
+  /** What each item of the history adds, the largest first. */
+  contributions: { item: I; contribution: number }[];
+}
+
+/** Options of `explain`. */
+export interface ExplainOptions extends JobOptions {
+  /** How many contributions to list, the largest first; 10 unless given. `score` sums up all. */
+  k?: number | undefined;
+}
 
 /** The rows and columns of a fit that have no interactions. @internal */
 export interface Empty {
@@ -38,14 +53,23 @@ export interface HistoryEntries {
   readonly weights: Float32Array;
 }
 
-/** An explanation by the items of a history: `contributionsOf` gives one contribution for each of its entries. @internal */
+/**
+ * An explanation by the items of a history: `contributionsOf` gives one contribution for each of its entries. `unrated` as
+ * `historyRows` takes it.
+ * @internal
+ */
 export async function explainByHistory<U extends Id, I extends Id>(
   model: string,
   state: Fitted<U, I> & Empty,
   who: U | Visitor<I>,
   item: I,
-  options: { k?: number | undefined } & JobOptions,
-  contributionsOf: (history: HistoryEntries, target: number, control: Control) => Promise<Float32Array>,
+  options: ExplainOptions,
+  contributionsOf: (
+    history: HistoryEntries,
+    target: number,
+    control: Control,
+  ) => Promise<{ contributions: Handle | Float32Array; baseline?: number }>,
+  unrated?: number,
 ): Promise<Explanation<I>> {
   const { users, items } = state;
   knownOptions(options, ['k', 'signal', 'onProgress']);
@@ -53,7 +77,7 @@ export async function explainByHistory<U extends Id, I extends Id>(
   await Promise.all([users.ready(), items.ready()]);
   const target = items.row(item, 'item');
   if (who === null || who === undefined) expected('who', 'a user or { history }', who);
-  const history = typeof who === 'object' ? historyRows(items, who.history) : users.row(who, 'user');
+  const history = typeof who === 'object' ? historyRows(items, who.history, unrated) : users.row(who, 'user');
   if (typeof history === 'number') expectInteractions(model, state, 'user', history);
   const entriesOf = async (control: Control): Promise<HistoryEntries> => {
     if (typeof history !== 'number') return { matrix: historyMatrix(history, items.size), ...history };
@@ -61,11 +85,14 @@ export async function explainByHistory<U extends Id, I extends Id>(
     const [rows, weights] = [await native.read(matrix.indices), await native.read(matrix.values)];
     return { matrix, rows: rows as Int32Array, weights: weights as Float32Array };
   };
-  const [rows, parts] = await runJob('query', options, async (control) => {
+  const { rows, parts, baseline } = await runJob('query', options, async (control) => {
     const entries = await entriesOf(control);
-    return [entries.rows, await contributionsOf(entries, target, control)] as const;
+    const { contributions: found, baseline = 0 } = await contributionsOf(entries, target, control);
+    const parts = found instanceof Float32Array ? found : ((await native.read(found)) as Float32Array);
+    return { rows: entries.rows, parts, baseline };
   });
   const contributions = Array.from(rows, (at, i) => ({ item: items.at(at), contribution: parts[i]! }));
-  const score = contributions.reduce((sum, c) => sum + c.contribution, 0);
-  return { score, contributions: contributions.sort((a, b) => b.contribution - a.contribution).slice(0, k) };
+  const score = contributions.reduce((sum, c) => sum + c.contribution, baseline);
+  const listed = contributions.sort((a, b) => b.contribution - a.contribution).slice(0, k);
+  return { score, baseline, contributions: listed };
 }

@@ -8,7 +8,10 @@ import type { Control, Handle } from '../native-ops.js';
 import { allowedBits, type ItemFilter, nativeFilter } from '../ops/item-filter.js';
 import { metrics, squaredNorms, type VectorMetric } from '../ops/top-k.js';
 import { Tensor } from '../tensor.js';
+import type { History, HistoryRows } from './history.js';
+import { lent } from './lent.js';
 import { type Fitted, Model, type Query } from './model.js';
+import type { FactorRows } from './partial-fit.js';
 import type { RankCounts, RowFilter, TopKRows } from './recommender.js';
 import { checkFilter, checkRows } from './rows.js';
 
@@ -36,14 +39,35 @@ export interface SimilarOptions<T extends Id = Id> extends ItemFilter<T>, JobOpt
  * vectors alone) and scores, all from the factors.
  */
 export abstract class FactorModel<U extends Id, I extends Id, S extends FittedFactors<U, I>> extends Model<U, I, S> {
-  /** The users' vectors, float32 [users, factors], in the order of `users`. @throws ERR_NOT_FITTED */
+  /** @internal The row of a visitor, which begins with their vector. */
+  protected abstract override fold(state: S, history: HistoryRows, control: Control): Promise<Handle | Float32Array>;
+
+  /**
+   * The users' vectors, float32 [users, factors], in the order of `users`. Disposing it leaves the model as it is.
+   * @throws ERR_NOT_FITTED
+   */
   get userFactors(): Tensor<'float32'> {
-    return this.state.userFactors;
+    return lent(this.state.userFactors);
   }
 
-  /** The items' vectors, float32 [items, factors], in the order of `items`. @throws ERR_NOT_FITTED */
+  /**
+   * The items' vectors, float32 [items, factors], in the order of `items`. Disposing it leaves the model as it is.
+   * @throws ERR_NOT_FITTED
+   */
   get itemFactors(): Tensor<'float32'> {
-    return this.state.itemFactors;
+    return lent(this.state.itemFactors);
+  }
+
+  /**
+   * The vector, float32 [factors], of somebody with this history, such as a row of `userFactors`: solved with the items as
+   * they are, in the way of the model. Of models with biases it is the vector alone; `score` and `recommend` of `{ history }`
+   * take the biases into account.
+   * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID; ERR_VALUE for an empty history or a weight that is not positive
+   * @example await model.foldIn(['Alien', { item: 'Dune', weight: 2 }]);
+   */
+  async foldIn(history: History<I>, options: JobOptions = {}): Promise<Float32Array> {
+    const row = await this.folded(history, options, (state, rows, control) => this.fold(state, rows, control));
+    return row.slice(0, this.state.itemFactors.shape[1]);
   }
 
   /**
@@ -78,17 +102,17 @@ export abstract class FactorModel<U extends Id, I extends Id, S extends FittedFa
     filter: RowFilter = {},
     options: JobOptions = {},
   ): Promise<RankCounts> {
-    const [users, items] = scoring(this.state);
+    const { users, items } = scoringRows(this.state);
     onlyJob(options);
     checkRows('userRows', userRows);
     checkFilter(filter);
     if (!(positives instanceof CsrMatrix)) expected('positives', 'a CsrMatrix', positives);
     return runJob('long', options, async (control) => {
-      using queries = new Tensor(await native.takeRows(control, users, userRows));
+      using queries = new Tensor(await native.takeRows(control, users.handle, userRows));
       const { above, equal } = await native.rankCounts(
         control,
         queries.handle,
-        items,
+        items.handle,
         positives.handles,
         nativeFilter(filter),
       );
@@ -108,23 +132,25 @@ export abstract class FactorModel<U extends Id, I extends Id, S extends FittedFa
 
   /** @internal */
   protected async pairScores(state: S, users: Int32Array, items: Int32Array, control: Control): Promise<Float32Array> {
-    const scores = await native.pairScores(control, ...scoring(state), users, items);
+    const rows = scoringRows(state);
+    const scores = await native.pairScores(control, rows.users.handle, rows.items.handle, users, items);
     return new Tensor<'float32'>(scores).data();
   }
 }
 
-function scoring(state: FittedFactors<Id, Id>): [users: Handle, items: Handle] {
+/** What is multiplied for a score. @internal */
+export function scoringRows(state: FittedFactors<Id, Id>): FactorRows {
   const { userFactors, itemFactors, scoringUsers = userFactors, scoringItems = itemFactors } = state;
-  return [scoringUsers.handle, scoringItems.handle];
+  return { users: scoringUsers, items: scoringItems };
 }
 
 function searchArguments(state: FittedFactors<Id, Id>, query: Query, k: number, filter: RowFilter) {
-  const [users, items] = scoring(state);
+  const { users, items } = scoringRows(state);
   const byRow = query instanceof Int32Array;
   return [
-    byRow ? users : (query as Float32Array | Handle),
+    byRow ? users.handle : (query as Float32Array | Handle),
     byRow ? query : undefined,
-    items,
+    items.handle,
     undefined,
     k,
     'innerProduct',

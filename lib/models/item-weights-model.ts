@@ -4,8 +4,7 @@ import type { Id } from '../data/ids.js';
 import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
 import { allowedBits, type ItemFilter, nativeFilter } from '../ops/item-filter.js';
-import type { Explanation } from './als.js';
-import { explainByHistory } from './explain.js';
+import { type ExplainOptions, type Explanation, explainByHistory } from './explain.js';
 import { type HistoryRows, historyMatrix } from './history.js';
 import { type FittedLinear, LinearModel, type LinearWeights } from './linear-model.js';
 import type { Visitor } from './model.js';
@@ -49,14 +48,9 @@ export abstract class ItemWeightsModel<U extends Id, I extends Id, S extends Fit
    * Which items of a user's history carry the score of an item: the terms history_i W_ij of the sum that it is.
    *
    * @param who a user of the fit, or `{ history }` of somebody who is not among them
-   * @param options.k how many contributions to list, the largest first; 10 unless given. `score` sums up all.
    * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID; ERR_VALUE for a user without interactions
    */
-  async explain(
-    who: U | Visitor<I>,
-    item: I,
-    options: { k?: number | undefined } & JobOptions = {},
-  ): Promise<Explanation<I>> {
+  async explain(who: U | Visitor<I>, item: I, options: ExplainOptions = {}): Promise<Explanation<I>> {
     const weights = () => this.weights(this.state);
     return explainByHistory(
       this.constructor.name,
@@ -64,10 +58,9 @@ export abstract class ItemWeightsModel<U extends Id, I extends Id, S extends Fit
       who,
       item,
       options,
-      async ({ matrix }, target, control) => {
-        const parts = await native.linearContributions(control, matrix, weights(), target);
-        return (await native.read(parts)) as Float32Array;
-      },
+      async ({ matrix }, target, control) => ({
+        contributions: await native.linearContributions(control, matrix, weights(), target),
+      }),
     );
   }
 

@@ -33,11 +33,11 @@ export abstract class LinearModel<U extends Id, I extends Id, S extends FittedLi
   protected abstract override foldSync(state: S, history: HistoryRows): CsrHandles;
 
   /**
-   * The scores of all items, float32 [items] in the order of `items`, for somebody with this history. Nothing is learned:
-   * a user of the fit with this history has these very scores.
+   * The scores of all items, float32 [items] in the order of `items`, for somebody with this history. There is no vector to
+   * fold in: a user of the fit with this history has these very scores.
    * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID; ERR_VALUE for an empty history or a weight that is not positive
    */
-  async foldIn(history: History<I>, options: JobOptions = {}): Promise<Float32Array> {
+  async scoreItems(history: History<I>, options: JobOptions = {}): Promise<Float32Array> {
     return this.folded(history, options, async (state, rows, control) =>
       native.linearScores(control, await this.fold(state, rows, control), undefined, this.weights(state)),
     );

@@ -1,17 +1,21 @@
 import { finite, integer, knownOptions, string } from '../check.js';
-import type { Id, Ids } from '../data/ids.js';
+import type { Id } from '../data/ids.js';
 import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
 import { full, Tensor } from '../tensor.js';
-import { gatherRows } from './als-rows.js';
-import { FactorModel, type FittedFactors } from './factor-model.js';
-import { type History, type HistoryRows, historyMatrix } from './history.js';
-import { checkedInteractions, type Fittable, type Fitted } from './model.js';
+import { type Empty, type ExplainOptions, type Explanation, explainByHistory } from './explain.js';
+import type { FittedFactors } from './factor-model.js';
+import { type HistoryRows, historyMatrix } from './history.js';
+import { LearnedModel } from './learned-model.js';
+import { lent } from './lent.js';
+import { type Fittable, type Fitted, stats, type Visitor } from './model.js';
+import { column, type FactorRows, type TouchedRows } from './partial-fit.js';
 import { readModel, restored } from './persist.js';
+import type { FitOptions } from './warm-start.js';
 
 /** Options of LogisticMF. */
-export interface LogisticMfOptions {
+export interface LogisticMFOptions {
   /** Length of the vectors, 1 to 4096; 64 unless given. */
   factors?: number;
   /** Sweeps over items and users; 40 unless given. */
@@ -37,22 +41,17 @@ export interface LogisticMfOptions {
   deviceBytes?: number;
 }
 
-export interface LogisticMfFitOptions extends JobOptions {
-  /** Starts from the last fit: what it knew keeps its vector and bias, by id; new rows start at random. */
-  warmStart?: boolean | undefined;
-}
-
-/** @internal */
-interface FittedLogisticMf<U extends Id, I extends Id> extends FittedFactors<U, I> {
+/** A fit: `scoringUsers` are the rows [x_u, b_u, 1], `scoringItems` [y_i, 1, b_i]. @internal */
+interface FittedLogisticMf<U extends Id, I extends Id> extends FittedFactors<U, I>, Empty {
+  readonly scoringUsers: Tensor<'float32'>;
+  readonly scoringItems: Tensor<'float32'>;
   readonly userBiases: Tensor<'float32'>;
   readonly itemBiases: Tensor<'float32'>;
 }
 
-type Learned = Pick<FittedLogisticMf<Id, Id>, 'userFactors' | 'itemFactors' | 'userBiases' | 'itemBiases'>;
-
 const shapes = {
-  user_factors: (users: number, _items: number, options: LogisticMfOptions) => [users, options.factors ?? 0],
-  item_factors: (_users: number, items: number, options: LogisticMfOptions) => [items, options.factors ?? 0],
+  user_factors: (users: number, _items: number, options: LogisticMFOptions) => [users, options.factors ?? 0],
+  item_factors: (_users: number, items: number, options: LogisticMFOptions) => [items, options.factors ?? 0],
   user_biases: (users: number) => [users, 1],
   item_biases: (_users: number, items: number) => [items, 1],
 };
@@ -68,17 +67,18 @@ const shapes = {
  * the row's own (such a draw is repeated, 16 draws at most, or else left out), each with weight 1. So the odds are those
  * against the drawn negatives, not against the whole catalogue; the order of the items is what counts.
  *
+ * A history is folded in, and `partialFit` solves rows, by as many steps of the same kind from zero, the other side fixed.
  * Users without interactions get zero vectors, and so the items by bias.
  *
  * @example
  * const model = await new LogisticMF({ factors: 32 }).fit(plays);
  * await model.recommend('ann', { k: 5 });
  */
-export class LogisticMF<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I, FittedLogisticMf<U, I>> {
-  readonly options: Readonly<Required<LogisticMfOptions>>;
+export class LogisticMF<U extends Id = Id, I extends Id = Id> extends LearnedModel<U, I, FittedLogisticMf<U, I>> {
+  readonly options: Readonly<Required<LogisticMFOptions>>;
 
   /** @throws ERR_ARGUMENT, ERR_RANGE */
-  constructor(options: LogisticMfOptions = {}) {
+  constructor(options: LogisticMFOptions = {}) {
     super();
     this.options = Object.freeze(checkOptions(options));
   }
@@ -89,46 +89,56 @@ export class LogisticMF<U extends Id = Id, I extends Id = Id> extends FactorMode
    * @throws ERR_VALUE for no interactions, a negative weight, or a learning rate with which the vectors grow beyond
    * float32; ERR_BUSY while another fit of this model runs; ERR_NOT_FITTED for a warm start without a fit
    */
-  fit(interactions: Fittable<U, I>, options: LogisticMfFitOptions = {}): Promise<this> {
+  fit(interactions: Fittable<U, I>, options: FitOptions = {}): Promise<this> {
     return this.replace(async (previous) => {
-      knownOptions(options, ['warmStart', 'signal', 'onProgress']);
+      const { data, byItem, users, items } = await this.begin(previous, interactions, options);
       const { signal } = options;
-      const data = await checkedInteractions(interactions, options);
-      const from = this.startOf(previous, options);
-      const start = from && (await this.#start(from, data, signal));
-      const byItem = await runJob('long', { signal }, (control) => native.csrTranspose(control, data.seen.handles));
+      const { factors } = this.options;
+      const start =
+        users &&
+        items &&
+        (await runJob('long', { signal }, async (control) => ({
+          userFactors: await native.takeColumns(control, users, 0, factors),
+          itemFactors: await native.takeColumns(control, items, 0, factors),
+          userBiases: await column(control, users, factors),
+          itemBiases: await column(control, items, factors + 1),
+        })));
       const found = await runJob('long', options, (control) =>
         native.logisticMfFit(control, data.seen.handles, byItem, start, this.options),
       );
-      const learned = {
-        userFactors: new Tensor<'float32'>(found.userFactors),
-        itemFactors: new Tensor<'float32'>(found.itemFactors),
-        userBiases: new Tensor<'float32'>(found.userBiases),
-        itemBiases: new Tensor<'float32'>(found.itemBiases),
-      };
-      return this.#complete(data, learned, signal);
+      const rows = await runJob('long', { signal }, (control) => scoring(control, found));
+      return complete(data, rows, signal);
     }, options);
   }
 
   /**
-   * The vector, float32 [factors], of somebody with this history: `iterations` steps from zero with the items as they are.
-   * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID; ERR_VALUE for an empty history or a weight that is not positive
+   * Which items of a history carry the score of an item. What every step of fold-in adds to the vector is a sum over the
+   * interactions, each with the negatives that were drawn for it, so the vector is one, and so is the score; the baseline
+   * is the item's bias. After Pruthi, Liu, Sundararajan, Kale, "Estimating training data influence by tracing gradient
+   * descent", NeurIPS 2020; exact here, because the items do not move meanwhile.
+   *
+   * It accounts for the score that `recommend` gives to `{ history }`. The vector of a user of the fit was found while the items
+   * moved: theirs is near, but not the same.
+   *
+   * @param who a user of the fit, or `{ history }` of somebody who is not among them
+   * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID, ERR_RANGE; ERR_VALUE for a user without interactions
    */
-  async foldIn(history: History<I>, options: JobOptions = {}): Promise<Float32Array> {
-    const found = await this.folded(history, options, (state, rows, control) =>
-      native.logisticMfFold(control, ...this.#foldArguments(state, rows)),
+  async explain(who: U | Visitor<I>, item: I, options: ExplainOptions = {}): Promise<Explanation<I>> {
+    const state = this.state;
+    const { itemFactors, itemBiases } = state;
+    return explainByHistory('LogisticMF', state, who, item, options, ({ matrix }, target, control) =>
+      native.logisticMfExplain(control, matrix, itemFactors.handle, itemBiases.handle, target, this.options),
     );
-    return found.slice(0, this.options.factors);
   }
 
   /** The users' biases, float32 [users]. @throws ERR_NOT_FITTED */
   get userBiases(): Tensor<'float32'> {
-    return this.state.userBiases;
+    return lent(this.state.userBiases);
   }
 
   /** The items' biases, float32 [items]. @throws ERR_NOT_FITTED */
   get itemBiases(): Tensor<'float32'> {
-    return this.state.itemBiases;
+    return lent(this.state.itemBiases);
   }
 
   /** Reads what `save` wrote: the same answers, bit for bit. @throws ERR_IO, ERR_FORMAT */
@@ -136,57 +146,59 @@ export class LogisticMF<U extends Id = Id, I extends Id = Id> extends FactorMode
     path: string,
     options: JobOptions = {},
   ): Promise<LogisticMF<U, I>> {
-    const file = await readModel<U, I, LogisticMfOptions, keyof typeof shapes>(path, 'logistic-mf', shapes, options);
+    const file = await readModel<U, I, LogisticMFOptions, keyof typeof shapes>(path, 'logistic-mf', shapes, options);
     const model = restored(path, () => new LogisticMF<U, I>(file.options));
     const { user_factors, item_factors, user_biases, item_biases } = Object.fromEntries(file.tensors);
-    const learned = {
-      userFactors: user_factors!,
-      itemFactors: item_factors!,
-      userBiases: user_biases!.reshape([file.users.size]),
-      itemBiases: item_biases!.reshape([file.items.size]),
-    };
-    return model.replace(() => model.#complete(file, learned, options.signal));
-  }
-
-  async #start(from: FittedLogisticMf<U, I>, data: Fitted<U, I>, signal: AbortSignal | undefined) {
-    const { factors } = this.options;
-    const biases = async <T extends Id>(known: Ids<T>, of: Tensor<'float32'>, ids: Ids<T>) => {
-      const column = await gatherRows(known, of.reshape([known.size, 1]), ids, 1, signal);
-      return new Tensor(column).reshape([ids.size]).handle;
-    };
-    return {
-      userFactors: await gatherRows(from.users, from.userFactors, data.users, factors, signal),
-      itemFactors: await gatherRows(from.items, from.itemFactors, data.items, factors, signal),
-      userBiases: await biases(from.users, from.userBiases, data.users),
-      itemBiases: await biases(from.items, from.itemBiases, data.items),
-    };
-  }
-
-  /** Scores are inner products of (x_u, b_u, 1) and (y_i, 1, b_i). */
-  async #complete(
-    { users, items, seen }: Fitted<U, I>,
-    learned: Learned,
-    signal: AbortSignal | undefined,
-  ): Promise<FittedLogisticMf<U, I>> {
-    const ones = (count: number) => full([count], { value: 1 }).handle;
-    const { userFactors, itemFactors, userBiases, itemBiases } = learned;
-    return runJob('long', { signal }, async (control) => {
-      const userColumns = [userBiases.handle, ones(users.size)];
-      const itemColumns = [ones(items.size), itemBiases.handle];
-      return {
-        users,
-        items,
-        seen,
-        ...learned,
-        scoringUsers: new Tensor<'float32'>(await native.appendColumns(control, userFactors.handle, userColumns)),
-        scoringItems: new Tensor<'float32'>(await native.appendColumns(control, itemFactors.handle, itemColumns)),
-      };
+    return model.replace(async () => {
+      const rows = await runJob('long', { signal: options.signal }, (control) =>
+        scoring(control, {
+          userFactors: user_factors!.handle,
+          itemFactors: item_factors!.handle,
+          userBiases: user_biases!.reshape([file.users.size]).handle,
+          itemBiases: item_biases!.reshape([file.items.size]).handle,
+        }),
+      );
+      return complete(file, rows, options.signal);
     });
   }
 
   #foldArguments({ itemFactors, itemBiases }: FittedLogisticMf<U, I>, history: HistoryRows) {
     const row = historyMatrix(history, itemFactors.shape[0]!);
     return [row, itemFactors.handle, itemBiases.handle, this.options] as const;
+  }
+
+  /** @internal */
+  protected async solve(_state: FittedLogisticMf<U, I>, touched: TouchedRows, control: Control): Promise<Handle> {
+    const { factors } = this.options;
+    const users = touched.side === 'users';
+    const fixed = users ? touched.items : touched.users;
+    const vectors = await native.takeColumns(control, fixed.handle, 0, factors);
+    const biases = await column(control, fixed.handle, users ? factors + 1 : factors);
+    const found = await native.logisticMfFold(control, touched.matrix, vectors, biases, this.options);
+    const ones = full([touched.at.length], { value: 1 }).handle;
+    if (users) return native.appendColumns(control, found, [ones]);
+    const solved = await native.takeColumns(control, found, 0, factors);
+    return native.appendColumns(control, solved, [ones, await column(control, found, factors)]);
+  }
+
+  /** @internal */
+  protected withRows(
+    _state: FittedLogisticMf<U, I>,
+    data: Fitted<U, I>,
+    rows: FactorRows,
+    signal: AbortSignal | undefined,
+  ): Promise<FittedLogisticMf<U, I>> {
+    return complete(data, rows, signal);
+  }
+
+  /** @internal */
+  protected override freshRow(_state: FittedLogisticMf<U, I>, side: keyof FactorRows): Float32Array {
+    const { factors } = this.options;
+    return new Float32Array(factors + 2).fill(
+      1,
+      side === 'users' ? factors + 1 : factors,
+      side === 'users' ? factors + 2 : factors + 1,
+    );
   }
 
   /** @internal */
@@ -213,7 +225,41 @@ export class LogisticMF<U extends Id = Id, I extends Id = Id> extends FactorMode
   }
 }
 
-function checkOptions(options: LogisticMfOptions): Required<LogisticMfOptions> {
+/** The rows [x_u, b_u, 1] and [y_i, 1, b_i]. */
+async function scoring(
+  control: Control,
+  learned: { userFactors: Handle; itemFactors: Handle; userBiases: Handle; itemBiases: Handle },
+): Promise<FactorRows> {
+  const { userFactors, itemFactors, userBiases, itemBiases } = learned;
+  const ones = (biases: Handle) => full(native.tensorInfo(biases).shape, { value: 1 }).handle;
+  const users = await native.appendColumns(control, userFactors, [userBiases, ones(userBiases)]);
+  const items = await native.appendColumns(control, itemFactors, [ones(itemBiases), itemBiases]);
+  return { users: new Tensor<'float32'>(users), items: new Tensor<'float32'>(items) };
+}
+
+async function complete<U extends Id, I extends Id>(
+  { users, items, seen }: Fitted<U, I>,
+  rows: FactorRows,
+  signal: AbortSignal | undefined,
+): Promise<FittedLogisticMf<U, I>> {
+  const factors = rows.users.shape[1]! - 2;
+  const { emptyUsers, emptyItems } = await stats(seen, signal);
+  return runJob('long', { signal }, async (control) => ({
+    users,
+    items,
+    seen,
+    emptyUsers,
+    emptyItems,
+    scoringUsers: rows.users,
+    scoringItems: rows.items,
+    userFactors: new Tensor<'float32'>(await native.takeColumns(control, rows.users.handle, 0, factors)),
+    itemFactors: new Tensor<'float32'>(await native.takeColumns(control, rows.items.handle, 0, factors)),
+    userBiases: new Tensor<'float32'>(await column(control, rows.users.handle, factors)),
+    itemBiases: new Tensor<'float32'>(await column(control, rows.items.handle, factors + 1)),
+  }));
+}
+
+function checkOptions(options: LogisticMFOptions): Required<LogisticMFOptions> {
   knownOptions(options, [
     'factors',
     'iterations',

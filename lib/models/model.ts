@@ -11,6 +11,7 @@ import { allowedBits, type ItemFilter } from '../ops/item-filter.js';
 import { inSlices } from '../slices.js';
 import { Tensor } from '../tensor.js';
 import { type History, type HistoryRows, historyRows } from './history.js';
+import { lent, takeBack } from './lent.js';
 import { type Saved, writeModel } from './persist.js';
 import type { RowFilter, Scorer, TopKRows } from './recommender.js';
 import { checkFilter, checkRows } from './rows.js';
@@ -98,9 +99,12 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
     return this.state.items;
   }
 
-  /** The interactions of the last fit, users × items: what `excludeSeen` leaves out. @throws ERR_NOT_FITTED */
+  /**
+   * The interactions of the last fit, users × items: what `excludeSeen` leaves out. Disposing it leaves the model as it is.
+   * @throws ERR_NOT_FITTED
+   */
   get interactions(): CsrMatrix {
-    return this.state.seen;
+    return lent(this.state.seen);
   }
 
   /**
@@ -150,13 +154,21 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
     );
   }
 
-  /** How well an item fits a user, as in `recommend`. @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID */
-  async score(user: U, item: I, options: JobOptions = {}): Promise<number> {
+  /**
+   * How well an item fits a user of the fit, or `{ history }` of somebody who is not among them, as in `recommend`.
+   * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID
+   */
+  async score(who: U | Visitor<I>, item: I, options: JobOptions = {}): Promise<number> {
     const { users, items } = this.state;
     onlyJob(options);
     await Promise.all([users.ready(), items.ready()]);
+    if (isVisitor(who)) {
+      items.row(item, 'item');
+      const [best] = await this.recommend(who, { ...options, k: 1, excludeSeen: false, allow: [item] });
+      return best!.score;
+    }
     const [score] = await this.scorePairs(
-      Int32Array.of(users.row(user, 'user')),
+      Int32Array.of(users.row(who, 'user')),
       Int32Array.of(items.row(item, 'item')),
       options,
     );
@@ -198,7 +210,10 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
   dispose(): void {
     const state = this.#fitted;
     this.#fitted = undefined;
-    for (const part of Object.values(state ?? {})) (part as Partial<Disposable> | undefined)?.[Symbol.dispose]?.();
+    for (const part of Object.values(state ?? {})) {
+      takeBack(part);
+      (part as Partial<Disposable> | undefined)?.[Symbol.dispose]?.();
+    }
   }
 
   [Symbol.dispose](): void {
@@ -219,20 +234,18 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
     return boolean('warmStart', options.warmStart ?? false) ? (previous ?? this.state) : undefined;
   }
 
-  /**
-   * @internal What `fold` makes of a history: the body of `foldIn`. `unrated` as `historyRows` takes it.
-   */
+  /** @internal What is made of a history, as an array. */
   protected async folded(
     history: History<I>,
     options: JobOptions,
-    fold: (state: S, rows: HistoryRows, control: Control) => Promise<Query>,
-    unrated?: number,
+    fold: (state: S, rows: HistoryRows, control: Control) => Promise<Handle | Float32Array>,
   ): Promise<Float32Array> {
     const state = this.state;
     onlyJob(options);
     await state.items.ready();
-    const rows = historyRows(state.items, history, unrated);
-    return new Tensor<'float32'>((await runJob('query', options, (c) => fold(state, rows, c))) as Handle).data();
+    const rows = historyRows(state.items, history, this.unratedWeight(state));
+    const found = await runJob('query', options, (control) => fold(state, rows, control));
+    return found instanceof Float32Array ? found : new Tensor<'float32'>(found).data();
   }
 
   /** @internal Builds a state, one at a time; it takes the place of the last one only when it is complete. */
@@ -259,8 +272,8 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
     knownOptions(options, recommendOptions);
     const k = checkK(options.k ?? Math.min(10, items.size), items.size);
     const excludeSeen = boolean('excludeSeen', options.excludeSeen ?? true);
-    if (typeof who === 'object' && who !== null && !Array.isArray(who)) {
-      const query = historyRows(items, (who as Visitor<I>).history, this.unratedWeight(state));
+    if (isVisitor<I>(who)) {
+      const query = historyRows(items, who.history, this.unratedWeight(state));
       return { query, k, count: 1, filter: { allowed: allowedBits(items, options, excludeSeen ? query.rows : []) } };
     }
     const many = Array.isArray(who);
@@ -285,6 +298,9 @@ interface Plan {
   filter: RowFilter;
   count: number;
 }
+
+const isVisitor = <I extends Id>(who: unknown): who is Visitor<I> =>
+  typeof who === 'object' && who !== null && !Array.isArray(who);
 
 const isRows = (query: Int32Array | HistoryRows): query is Int32Array => query instanceof Int32Array;
 

@@ -4,15 +4,17 @@ import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
 import { Tensor } from '../tensor.js';
-import { gatherRows } from './als-rows.js';
 import { type Empty, expectInteractions } from './explain.js';
-import { FactorModel, type FittedFactors } from './factor-model.js';
-import { type History, type HistoryRows, historyMatrix } from './history.js';
-import { checkedInteractions, type Fittable, type Fitted, stats } from './model.js';
+import type { FittedFactors } from './factor-model.js';
+import { type HistoryRows, historyMatrix } from './history.js';
+import { LearnedModel } from './learned-model.js';
+import { type Fittable, type Fitted, stats } from './model.js';
+import type { FactorRows, TouchedRows } from './partial-fit.js';
 import { readModel, restored } from './persist.js';
+import type { FitOptions } from './warm-start.js';
 
 /** Options of NMF. With w_u and h_i the vectors, none of whose elements is negative, and x_ui the values: */
-export interface NmfOptions {
+export interface NMFOptions {
   /** Length of the vectors, 1 to 4096; 16 unless given. */
   factors?: number;
   /**
@@ -45,19 +47,14 @@ export interface NmfOptions {
   deviceBytes?: number;
 }
 
-export interface NmfFitOptions extends JobOptions {
-  /** Starts from the last fit: what it knew keeps its vector, by id; new rows start at random. */
-  warmStart?: boolean | undefined;
-}
-
 /** @internal */
 interface FittedNmf<U extends Id, I extends Id> extends FittedFactors<U, I>, Empty {
   readonly loss: readonly number[];
 }
 
 const shapes = {
-  user_factors: (users: number, _items: number, options: NmfOptions) => [users, options.factors ?? 0],
-  item_factors: (_users: number, items: number, options: NmfOptions) => [items, options.factors ?? 0],
+  user_factors: (users: number, _items: number, options: NMFOptions) => [users, options.factors ?? 0],
+  item_factors: (_users: number, items: number, options: NMFOptions) => [items, options.factors ?? 0],
 };
 
 /**
@@ -66,11 +63,11 @@ const shapes = {
  * Transactions 2009; for 'kl' Hsieh, Dhillon, "Fast coordinate descent methods with variable selection for non-negative
  * matrix factorization", KDD 2011. The objective never rises from sweep to sweep.
  */
-export class NMF<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I, FittedNmf<U, I>> {
-  readonly options: Readonly<Required<NmfOptions>>;
+export class NMF<U extends Id = Id, I extends Id = Id> extends LearnedModel<U, I, FittedNmf<U, I>> {
+  readonly options: Readonly<Required<NMFOptions>>;
 
   /** @throws ERR_ARGUMENT, ERR_RANGE */
-  constructor(options: NmfOptions = {}) {
+  constructor(options: NMFOptions = {}) {
     super();
     this.options = Object.freeze(checkOptions(options));
   }
@@ -80,30 +77,15 @@ export class NMF<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
    * @throws ERR_VALUE for no interactions or a negative value; ERR_BUSY while another fit of this model runs;
    * ERR_NOT_FITTED for a warm start without a fit
    */
-  fit(interactions: Fittable<U, I>, options: NmfFitOptions = {}): Promise<this> {
+  fit(interactions: Fittable<U, I>, options: FitOptions = {}): Promise<this> {
     return this.replace(async (previous) => {
-      knownOptions(options, ['warmStart', 'signal', 'onProgress']);
-      const { signal } = options;
-      const data = await checkedInteractions(interactions, options);
-      const { factors } = this.options;
-      const start = this.startOf(previous, options);
-      const users = start && (await gatherRows(start.users, start.userFactors, data.users, factors, signal));
-      const items = start && (await gatherRows(start.items, start.itemFactors, data.items, factors, signal));
-      const byItem = await runJob('long', { signal }, (control) => native.csrTranspose(control, data.seen.handles));
+      const { data, byItem, users, items } = await this.begin(previous, interactions, options);
       const found = await runJob('long', options, (control) =>
         native.nmfFit(control, data.seen.handles, byItem, users, items, this.#native()),
       );
-      return complete(data, new Tensor(found.userFactors), new Tensor(found.itemFactors), found.loss, signal);
+      const rows = { users: new Tensor<'float32'>(found.userFactors), items: new Tensor<'float32'>(found.itemFactors) };
+      return complete(data, rows, found.loss, options.signal);
     }, options);
-  }
-
-  /**
-   * The vector, float32 [factors], of somebody with this history, the items as they are: the minimum that a user's sweeps
-   * come to.
-   * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID; ERR_VALUE for an empty history or a weight that is not positive
-   */
-  async foldIn(history: History<I>, options: JobOptions = {}): Promise<Float32Array> {
-    return this.folded(history, options, (state, rows, control) => this.fold(state, rows, control));
   }
 
   /** The objective after each sweep of the last fit, where `computeLoss` asked for it. @throws ERR_NOT_FITTED */
@@ -113,10 +95,25 @@ export class NMF<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
 
   /** Reads what `save` wrote: the same answers, bit for bit. @throws ERR_IO, ERR_FORMAT */
   static async load<U extends Id = Id, I extends Id = Id>(path: string, options: JobOptions = {}): Promise<NMF<U, I>> {
-    const file = await readModel<U, I, NmfOptions, keyof typeof shapes>(path, 'nmf', shapes, options);
+    const file = await readModel<U, I, NMFOptions, keyof typeof shapes>(path, 'nmf', shapes, options);
     const model = restored(path, () => new NMF<U, I>(file.options));
     const { user_factors, item_factors } = Object.fromEntries(file.tensors);
-    return model.replace(() => complete(file, user_factors!, item_factors!, [], options.signal));
+    return model.replace(() => complete(file, { users: user_factors!, items: item_factors! }, [], options.signal));
+  }
+
+  /** @internal */
+  protected solve(_state: FittedNmf<U, I>, { side, matrix, users, items }: TouchedRows, control: Control) {
+    return native.nmfFold(control, matrix, (side === 'users' ? items : users).handle, this.#native());
+  }
+
+  /** @internal */
+  protected withRows(
+    _state: FittedNmf<U, I>,
+    data: Fitted<U, I>,
+    rows: FactorRows,
+    signal: AbortSignal | undefined,
+  ): Promise<FittedNmf<U, I>> {
+    return complete(data, rows, [], signal);
   }
 
   #native() {
@@ -151,16 +148,15 @@ export class NMF<U extends Id = Id, I extends Id = Id> extends FactorModel<U, I,
 
 async function complete<U extends Id, I extends Id>(
   { users, items, seen }: Fitted<U, I>,
-  userFactors: Tensor<'float32'>,
-  itemFactors: Tensor<'float32'>,
+  rows: FactorRows,
   loss: readonly number[],
   signal: AbortSignal | undefined,
 ): Promise<FittedNmf<U, I>> {
   const { emptyUsers, emptyItems } = await stats(seen, signal);
-  return { users, items, seen, userFactors, itemFactors, emptyUsers, emptyItems, loss };
+  return { users, items, seen, userFactors: rows.users, itemFactors: rows.items, emptyUsers, emptyItems, loss };
 }
 
-function checkOptions(options: NmfOptions): Required<NmfOptions> {
+function checkOptions(options: NMFOptions): Required<NMFOptions> {
   knownOptions(options, [
     'factors',
     'objective',

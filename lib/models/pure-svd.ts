@@ -5,22 +5,17 @@ import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
 import { checkSvdOptions, decompose, type SvdOptions, svdOptions } from '../ops/truncated-svd.js';
 import { Tensor } from '../tensor.js';
-import type { Explanation } from './als.js';
-import { gatherRows } from './als-rows.js';
-import { type Empty, expectInteractions, explainByHistory } from './explain.js';
+import { type Empty, type ExplainOptions, type Explanation, expectInteractions, explainByHistory } from './explain.js';
 import { FactorModel, type FittedFactors } from './factor-model.js';
-import { type History, type HistoryRows, historyMatrix } from './history.js';
+import { type HistoryRows, historyMatrix } from './history.js';
+import { lent } from './lent.js';
 import { checkedInteractions, type Fittable, type Fitted, stats, type Visitor } from './model.js';
 import { readModel, restored } from './persist.js';
+import { type FitOptions, gatherRows } from './warm-start.js';
 
 export interface PureSVDOptions extends SvdOptions {
   /** How many singular vectors; 64 unless given. More than the smaller of users and items are taken as that many. */
   factors?: number;
-}
-
-export interface PureSVDFitOptions extends JobOptions {
-  /** Starts from the item vectors of the last fit, by id: fewer products where the data has changed little. */
-  warmStart?: boolean | undefined;
 }
 
 /** @internal */
@@ -51,18 +46,19 @@ export class PureSVD<U extends Id = Id, I extends Id = Id> extends FactorModel<U
   }
 
   /**
-   * Decomposes the interactions. `onProgress` counts cycles, of which few are needed as a rule.
+   * Decomposes the interactions; with `warmStart` from the item vectors of the last fit, by id, which takes fewer products
+   * where the data has changed little. `onProgress` counts cycles, of which few are needed as a rule.
    * @throws ERR_VALUE for no interactions or a negative weight; ERR_BUSY while another fit of this model runs;
    * ERR_NOT_FITTED for a warm start without a fit
    */
-  fit(interactions: Fittable<U, I>, options: PureSVDFitOptions = {}): Promise<this> {
+  fit(interactions: Fittable<U, I>, options: FitOptions = {}): Promise<this> {
     return this.replace(async (previous) => {
       knownOptions(options, ['warmStart', 'signal', 'onProgress']);
       const { signal } = options;
       const { factors, ...svd } = this.options;
       const data = await checkedInteractions(interactions, options);
       const start = this.startOf(previous, options);
-      const vectors = start && (await gatherRows(start.items, start.itemFactors, data.items, factors, signal));
+      const vectors = start && (await gatherRows(start.items, start.itemFactors, data.items, signal));
       const { u, s, v } = await decompose(data.seen, factors, vectors, svd, options);
       u.dispose();
       return this.#complete(data, v, s, signal);
@@ -70,36 +66,23 @@ export class PureSVD<U extends Id = Id, I extends Id = Id> extends FactorModel<U
   }
 
   /**
-   * The vector, float32 [factors], of somebody with this history: x V.
-   * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID; ERR_VALUE for an empty history or a weight that is not positive
-   */
-  async foldIn(history: History<I>, options: JobOptions = {}): Promise<Float32Array> {
-    return this.folded(history, options, (state, rows, control) => this.fold(state, rows, control));
-  }
-
-  /**
    * Which items of a user's history carry the score of an item: the terms x_i (V_i · V_j) of the sum that it is.
    *
    * @param who a user of the fit, or `{ history }` of somebody who is not among them
-   * @param options.k how many contributions to list, the largest first; 10 unless given. `score` sums up all.
    * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID; ERR_VALUE for a user without interactions
    */
-  async explain(
-    who: U | Visitor<I>,
-    item: I,
-    options: { k?: number | undefined } & JobOptions = {},
-  ): Promise<Explanation<I>> {
+  async explain(who: U | Visitor<I>, item: I, options: ExplainOptions = {}): Promise<Explanation<I>> {
     const { handle } = this.state.itemFactors;
     return explainByHistory('PureSVD', this.state, who, item, options, async ({ rows, weights }, target, control) => {
       const targets = new Int32Array(rows.length).fill(target);
       const scores = await native.read(await native.pairScores(control, handle, handle, rows, targets));
-      return (scores as Float32Array).map((score, i) => score * weights[i]!);
+      return { contributions: (scores as Float32Array).map((score, i) => score * weights[i]!) };
     });
   }
 
   /** The singular values, falling, float32 [factors]; 0 beyond the rank of the interactions. @throws ERR_NOT_FITTED */
   get singularValues(): Tensor<'float32'> {
-    return this.state.singularValues;
+    return lent(this.state.singularValues);
   }
 
   /** Reads what `save` wrote: the same answers, bit for bit. @throws ERR_IO, ERR_FORMAT */

@@ -3,13 +3,13 @@ import type { Id } from '../data/ids.js';
 import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
-import { Tensor, tensor } from '../tensor.js';
-import { gatherRows } from './als-rows.js';
-import type { RatingFitOptions } from './biased-mf.js';
+import { full, Tensor, tensor } from '../tensor.js';
 import { type HistoryRows, historyMatrix } from './history.js';
-import { checkedInteractions, type Fittable, type Fitted } from './model.js';
+import type { Fittable, Fitted } from './model.js';
+import type { FactorRows, TouchedRows } from './partial-fit.js';
 import { readModel, restored } from './persist.js';
 import { type FittedRatings, RatingModel, ratingState } from './rating-model.js';
+import { type FitOptions, gatherRows } from './warm-start.js';
 
 /** Options of SVDpp. */
 export interface SVDppOptions {
@@ -58,7 +58,8 @@ const shapes = {
  * "Factorization meets the neighborhood: a multifaceted collaborative filtering model", KDD 2008. The descent visits
  * batches of 64 users: all users of a batch side by side, then all their items.
  *
- * `userFactors` are the whole p_u + n_u^-½ Σ y_j. Where a history is folded in, the y_j of its items take part.
+ * `userFactors` are the whole p_u + n_u^-½ Σ y_j. Where a history is folded in, the y_j of its items take part. `partialFit` leaves
+ * the y_j as they are, those of new items zero, since each is part of all users who have rated the item.
  */
 export class SVDpp<U extends Id = Id, I extends Id = Id> extends RatingModel<U, I, FittedSvdpp<U, I>> {
   readonly options: Readonly<Required<SVDppOptions>>;
@@ -75,17 +76,11 @@ export class SVDpp<U extends Id = Id, I extends Id = Id> extends RatingModel<U, 
    * @throws ERR_VALUE for no ratings, a negative rating, or a descent that diverges; ERR_BUSY while another fit of this
    * model runs; ERR_NOT_FITTED for a warm start without a fit
    */
-  fit(ratings: Fittable<U, I>, options: RatingFitOptions = {}): Promise<this> {
+  fit(ratings: Fittable<U, I>, options: FitOptions = {}): Promise<this> {
     return this.replace(async (previous) => {
-      knownOptions(options, ['warmStart', 'signal', 'onProgress']);
+      const { data, byItem, last, users, items } = await this.begin(previous, ratings, options);
       const { signal } = options;
-      const data = await checkedInteractions(ratings, options);
-      const f = this.options.factors;
-      const start = this.startOf(previous, options);
-      const users = start && (await gatherRows(start.users, start.ownRows, data.users, f + 2, signal));
-      const items = start && (await gatherRows(start.items, start.scoringItems, data.items, f + 2, signal));
-      const implicit = start && (await gatherRows(start.items, start.implicit, data.items, f, signal));
-      const byItem = await runJob('long', { signal }, (control) => native.csrTranspose(control, data.seen.handles));
+      const implicit = last && (await gatherRows(last.items, last.implicit, data.items, signal));
       const found = await runJob('long', options, (control) =>
         native.svdppFit(control, data.seen.handles, byItem, users, items, implicit, this.options),
       );
@@ -112,16 +107,53 @@ export class SVDpp<U extends Id = Id, I extends Id = Id> extends RatingModel<U, 
   }
 
   /** @internal */
-  protected override fold(state: FittedSvdpp<U, I>, history: HistoryRows, control: Control): Promise<Handle> {
-    const { scoringItems, implicit, mean } = state;
-    const row = historyMatrix(history, scoringItems.shape[0]!);
-    return native.svdppFold(control, row, scoringItems.handle, implicit.handle, mean, this.regularization);
+  protected override rows({ ownRows, scoringItems }: FittedSvdpp<U, I>): FactorRows {
+    return { users: ownRows, items: scoringItems };
   }
 
   /** @internal */
-  protected override foldSync({ scoringItems, implicit, mean }: FittedSvdpp<U, I>, history: HistoryRows): Handle {
-    const row = historyMatrix(history, scoringItems.shape[0]!);
-    return native.svdppFoldSync(row, scoringItems.handle, implicit.handle, mean, this.regularization);
+  protected override implicit({ implicit }: FittedSvdpp<U, I>): Tensor<'float32'> {
+    return implicit;
+  }
+
+  /** @internal */
+  protected async solve(state: FittedSvdpp<U, I>, touched: TouchedRows, control: Control): Promise<Handle> {
+    const { side, matrix, users, items, seen } = touched;
+    const { mean } = state;
+    const implicit = await grownImplicit(state, items.shape[0]!, control);
+    if (side === 'users') return native.svdppSolve(control, matrix, items.handle, implicit, mean, this.regularization);
+    const whole = await native.svdppUsers(control, seen.handles, users.handle, implicit);
+    return native.ratingSolve(control, matrix, whole, 'items', mean, this.regularization);
+  }
+
+  /** @internal */
+  protected async withRows(
+    state: FittedSvdpp<U, I>,
+    data: Fitted<U, I>,
+    rows: FactorRows,
+    signal: AbortSignal | undefined,
+  ): Promise<FittedSvdpp<U, I>> {
+    const implicit = await runJob('long', { signal }, (control) => grownImplicit(state, data.items.size, control));
+    const found = { users: rows.users.handle, items: rows.items.handle, implicit, mean: state.mean, loss: [] };
+    return complete(data, found, signal);
+  }
+
+  /** @internal */
+  protected override async fold(state: FittedSvdpp<U, I>, history: HistoryRows, control: Control): Promise<Handle> {
+    const { row, implicit, mean } = this.#folding(state, history);
+    const own = await native.svdppSolve(control, row, state.scoringItems.handle, implicit, mean, this.regularization);
+    return native.svdppUsers(control, row, own, implicit);
+  }
+
+  /** @internal */
+  protected override foldSync(state: FittedSvdpp<U, I>, history: HistoryRows): Handle {
+    const { row, implicit, mean } = this.#folding(state, history);
+    const own = native.svdppSolveSync(row, state.scoringItems.handle, implicit, mean, this.regularization);
+    return native.svdppUsersSync(row, own, implicit);
+  }
+
+  #folding({ scoringItems, implicit, mean }: FittedSvdpp<U, I>, history: HistoryRows) {
+    return { row: historyMatrix(history, scoringItems.shape[0]!), implicit: implicit.handle, mean };
   }
 
   /** @internal */
@@ -135,6 +167,10 @@ export class SVDpp<U extends Id = Id, I extends Id = Id> extends RatingModel<U, 
     return { model: 'svdpp', tensors };
   }
 }
+
+/** The y_j, zero for items that are new. */
+const grownImplicit = ({ implicit }: FittedSvdpp<Id, Id>, items: number, control: Control): Promise<Handle> =>
+  native.replaceRows(control, implicit.handle, items, new Int32Array(), full([0, implicit.shape[1]!]).handle);
 
 async function complete<U extends Id, I extends Id>(
   data: Fitted<U, I>,

@@ -7,12 +7,16 @@ import { native } from '../native.js';
 import type { Control } from '../native-ops.js';
 import { allowedBits } from '../ops/item-filter.js';
 import { Tensor } from '../tensor.js';
+import type { ExplainOptions } from './explain.js';
 import { type HistoryRows, historyMatrix, historyRows } from './history.js';
 import type { NeighbourListOptions } from './item-weights-model.js';
 import { type FittedLinear, LinearModel, type LinearWeights } from './linear-model.js';
 import { type CheckedInteractions, checkedInteractions, type Fittable, stats, type Visitor } from './model.js';
 import { checkNeighbourOptions, type NeighbourOptions } from './neighbour-options.js';
 import { matrixTensors, readModel, restored } from './persist.js';
+
+/** Options of UserKNN. */
+export type UserKNNOptions = NeighbourOptions;
 
 /** Which users carry a score. */
 export interface UserExplanation<U extends Id = Id> {
@@ -39,10 +43,10 @@ interface FittedUserKNN<U extends Id, I extends Id> extends FittedLinear<U, I> {
  * SIGIR 1999, without ratings' means.
  */
 export class UserKNN<U extends Id = Id, I extends Id = Id> extends LinearModel<U, I, FittedUserKNN<U, I>> {
-  readonly options: Readonly<Required<NeighbourOptions>>;
+  readonly options: Readonly<Required<UserKNNOptions>>;
 
   /** @throws ERR_ARGUMENT, ERR_RANGE */
-  constructor(options: NeighbourOptions = {}) {
+  constructor(options: UserKNNOptions = {}) {
     super();
     this.options = Object.freeze(checkNeighbourOptions(options));
   }
@@ -69,7 +73,7 @@ export class UserKNN<U extends Id = Id, I extends Id = Id> extends LinearModel<U
     options: JobOptions = {},
   ): Promise<UserKNN<U, I>> {
     const sparse = { neighbours: (users: number) => [users, users] };
-    const file = await readModel<U, I, NeighbourOptions, never, 'neighbours'>(path, 'user-knn', {}, options, sparse);
+    const file = await readModel<U, I, UserKNNOptions, never, 'neighbours'>(path, 'user-knn', {}, options, sparse);
     const model = restored(path, () => new UserKNN<U, I>(file.options));
     const { emptyUsers, emptyItems } = await stats(file.seen, options.signal);
     return model.replace(async () => {
@@ -105,14 +109,9 @@ export class UserKNN<U extends Id = Id, I extends Id = Id> extends LinearModel<U
    * Which neighbours carry the score of an item: the terms s_uv v_j of the sum that it is, those that are not 0.
    *
    * @param who a user of the fit, or `{ history }` of somebody who is not among them
-   * @param options.k how many contributions to list, the largest first; 10 unless given. `score` sums up all.
    * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID; ERR_VALUE for a user without interactions
    */
-  async explain(
-    who: U | Visitor<I>,
-    item: I,
-    options: { k?: number | undefined } & JobOptions = {},
-  ): Promise<UserExplanation<U>> {
+  async explain(who: U | Visitor<I>, item: I, options: ExplainOptions = {}): Promise<UserExplanation<U>> {
     const state = this.state;
     const { users, items } = state;
     knownOptions(options, ['k', 'signal', 'onProgress']);

@@ -14,18 +14,6 @@
 namespace topknot {
 namespace {
 
-void checkOptions(const BprOptions& o) {
-  require(o.factors >= 1 && o.factors <= 4096, ErrorCode::range, "factors: expected 1 to 4096 but received ",
-          o.factors);
-  require(o.iterations >= 0 && o.iterations < (int64_t{1} << 31), ErrorCode::range,
-          "iterations: expected 0 to 2^31 but received ", o.iterations);
-  require(o.candidates >= 1 && o.candidates <= 1024, ErrorCode::range, "candidates: expected 1 to 1024 but received ",
-          o.candidates);
-  expectNumber(o.learningRate, 0, 1e6, "learningRate");
-  expectNumber(o.regularization, 0, 1e6, "regularization");
-  expectNumber(o.initStd, 0, 1e6, "initStd");
-}
-
 BprArgs argsOf(const BprOptions& o, int64_t stride) {
   BprArgs args{};
   args.candidates = o.negativeSampling == BprSampling::hard ? static_cast<int32_t>(o.candidates) : 1;
@@ -76,6 +64,18 @@ double epoch(Job& job, Device device, const BprArgs& args, const BprSchedule& sc
 }
 
 }  // namespace
+
+void checkOptions(const BprOptions& o) {
+  require(o.factors >= 1 && o.factors <= 4096, ErrorCode::range, "factors: expected 1 to 4096 but received ",
+          o.factors);
+  require(o.iterations >= 0 && o.iterations < (int64_t{1} << 31), ErrorCode::range,
+          "iterations: expected 0 to 2^31 but received ", o.iterations);
+  require(o.candidates >= 1 && o.candidates <= 1024, ErrorCode::range, "candidates: expected 1 to 1024 but received ",
+          o.candidates);
+  expectNumber(o.learningRate, 0, 1e6, "learningRate");
+  expectNumber(o.regularization, 0, 1e6, "regularization");
+  expectNumber(o.initStd, 0, 1e6, "initStd");
+}
 
 int64_t bprParts(int64_t users, int64_t items, int64_t positives, bool hogwild) {
   const int64_t byWork = static_cast<int64_t>(std::sqrt(static_cast<double>(positives) / 2048));
@@ -150,46 +150,55 @@ BprFactors bprFit(Job& job, Csr users, std::optional<Tensor> userFactors, std::o
   return out;
 }
 
-Tensor bprFold(Job& job, Csr row, Tensor itemFactors, std::optional<Tensor> itemBiases, Csr users, BprOptions o) {
+Tensor bprFold(Job& job, Csr rows, Tensor itemFactors, std::optional<Tensor> itemBiases, Csr users, BprOptions o) {
   expect(itemFactors, "itemFactors", DType::float32, 2);
   const int64_t f = o.factors = itemFactors.cols(), items = itemFactors.rows();
   checkOptions(o);
-  expectInteractions(job, row, "row");
+  expectInteractions(job, rows, "rows");
   expectCsr(users, "users");
-  require(row.rows() == 1 && row.cols == items && users.cols == items, ErrorCode::shape, "row: expected shape [1, ",
-          items, "] but received [", row.rows(), ", ", row.cols, "]");
+  require(rows.cols == items && users.cols == items, ErrorCode::shape, "rows: expected ", items,
+          " columns, one for each item, but received ", rows.cols);
   if (itemBiases) expectFloats(*itemBiases, "itemBiases", {items});
   require(users.nnz() > 0, ErrorCode::value, "users: expected at least one interaction");
 
-  // All epochs as one task.
-  const int64_t count = row.nnz(), total = count * o.iterations;
-  const Tensor positiveUsers = Tensor::host<int32_t>({total}, true), positiveItems = Tensor::host<int32_t>({total});
-  for (int64_t e = 0; e < o.iterations; ++e) {
-    int32_t* part = positiveItems.data<int32_t>() + e * count;
-    std::copy_n(row.indices.data<int32_t>(), count, part);
-    shuffle(count, Random(static_cast<uint64_t>(o.seed), bprStream(BprPurpose::fold, e, 0)),
-            [&](int64_t i, int64_t j) { std::swap(part[i], part[j]); });
-  }
   std::vector<int32_t> all;
   const bool popular = o.negativeSampling == BprSampling::popularity;
   if (!popular) {
     all.resize(static_cast<size_t>(items));
     std::iota(all.begin(), all.end(), 0);
   }
-  const int64_t stride = strideOf(f);
-  const Tensor x = Tensor::host<float>({1, stride}, true), y = stride == f ? itemFactors : paddedRows(itemFactors);
-  const std::vector<uint8_t> ownBits = ownItemBits(job, row);
+  const int64_t stride = strideOf(f), places = popular ? users.nnz() : items;
+  const Tensor x = Tensor::host<float>({rows.rows(), stride}, true);
+  const Tensor y = stride == f ? itemFactors : paddedRows(itemFactors);
+  const std::vector<uint8_t> ownBits = ownItemBits(job, rows);
   BprArgs args = argsOf(o, stride);
-  args.users = {row.view(), ownBits.data()};
+  args.users = {rows.view(), ownBits.data()};
   args.userFactors = x.data<float>();
   args.itemFactors = y.data<float>();
   args.itemBiases = itemBiases ? itemBiases->data<float>() : nullptr;
   args.itemsFixed = true;
-  args.positiveUsers = positiveUsers.data<int32_t>();
-  args.positiveItems = positiveItems.data<int32_t>();
   args.pool = popular ? users.indices.data<int32_t>() : all.data();
-  std::vector<BprTask> task{{0, total, 0, popular ? users.nnz() : items, bprStream(BprPurpose::fold, 0, 1)}};
-  runRounds(job, Device{}, args, task, 1);
+
+  // All epochs of a user are one task; as many users at a time as keep the lists of positives short.
+  constexpr int64_t mostPositives = int64_t{1} << 22;
+  const int64_t* indptr = rows.indptr.data<int64_t>();
+  for (int64_t first = 0, last = 0; first < rows.rows(); first = last) {
+    last = first + 1;
+    while (last < rows.rows() && (indptr[last + 1] - indptr[first]) * o.iterations <= mostPositives) ++last;
+    std::vector<int32_t> positiveUsers, positiveItems;
+    std::vector<BprTask> tasks;
+    for (int64_t u = first; u < last; ++u) {
+      const int64_t begin = static_cast<int64_t>(positiveItems.size());
+      for (const int64_t e : bprFoldOrder(indptr[u + 1] - indptr[u], o.iterations, args.seed)) {
+        positiveItems.push_back(rows.indices.data<int32_t>()[indptr[u] + e]);
+      }
+      positiveUsers.resize(positiveItems.size(), static_cast<int32_t>(u));
+      tasks.push_back({begin, static_cast<int64_t>(positiveItems.size()), 0, places, bprFoldDraws});
+    }
+    args.positiveUsers = positiveUsers.data();
+    args.positiveItems = positiveItems.data();
+    runRounds(job, Device{}, args, tasks, last - first);
+  }
   return trimmedRows(x, f);
 }
 

@@ -12,6 +12,7 @@
 #include "core/fields.h"
 #include "core/job.h"
 #include "core/tensor.h"
+#include "models/explained.h"
 
 namespace topknot {
 
@@ -47,6 +48,9 @@ TOPKNOT_FIELDS(BprFactors, userFactors, itemFactors, itemBiases, loss)
 /// items to draw from and a task about 2,048 positives; with hogwild, which draws from all items, only the latter.
 int64_t bprParts(int64_t users, int64_t items, int64_t positives, bool hogwild);
 
+/// Throws for options that no fit has.
+void checkOptions(const BprOptions& o);
+
 namespace ops {
 
 /// Starts from the given factors, of which rows of zeros, like all where none are given, start at random, keyed by
@@ -54,9 +58,25 @@ namespace ops {
 BprFactors bprFit(Job& job, Csr users, std::optional<Tensor> userFactors, std::optional<Tensor> itemFactors,
                   std::optional<Tensor> itemBiases, BprOptions options);
 
-/// The factors [1, factors] of another user with the items as they are: the epochs of a fit in which only the user's
+/// The factors [rows, factors] of other users with the items as they are: the epochs of a fit in which only the user's
 /// row moves, from zero. `users`: the fit's interactions, which popularity sampling draws from.
-Tensor bprFold(Job& job, Csr row, Tensor itemFactors, std::optional<Tensor> itemBiases, Csr users, BprOptions options);
+Tensor bprFold(Job& job, Csr rows, Tensor itemFactors, std::optional<Tensor> itemBiases, Csr users, BprOptions options);
+
+/// The rows [rows, factors] of the items numbered `at`, whose users are `rows`, with all else as it is; with their
+/// biases behind, where the option asks for them. From zero, in each epoch: a step for each user of the item, against a
+/// drawn negative, and as many as an epoch of a fit is expected to have in which the item is the negative, against
+/// interactions drawn uniformly from `users` of users who have not chosen it. Being a hard negative counts as often as
+/// being a uniform one. After Rendle, Schmidt-Thieme, "Online-updating regularized kernel matrix factorization models
+/// for large-scale recommender systems", RecSys 2008.
+Tensor bprItems(Job& job, Csr rows, Tensor at, Tensor userFactors, Tensor itemFactors, std::optional<Tensor> itemBiases,
+                Csr users, BprOptions options);
+
+/// What each interaction of one user adds to the score of item `target`, with the vector that bprFold finds: the sum of
+/// its steps, η g (y_i - y_j), each shrunk by 1 - η λ in every later step. After Pruthi, Liu, Sundararajan, Kale,
+/// "Estimating training data influence by tracing gradient descent", NeurIPS 2020, but exact, since the items do not
+/// move. The baseline is the item's bias.
+Explained bprExplain(Job& job, Csr row, Tensor itemFactors, std::optional<Tensor> itemBiases, Csr users, int64_t target,
+                     BprOptions options);
 
 }  // namespace ops
 }  // namespace topknot

@@ -19,9 +19,9 @@ namespace topknot {
 
 /// What random numbers are for; with the epoch and an index below 2^20 it names their stream. 0 is left to the values
 /// that factors start from.
-enum class BprPurpose : uint64_t { users = 1, items, order, negatives, fold };
+enum class BprPurpose : uint64_t { users = 1, items, order, negatives, fold, itemRows };
 
-inline uint64_t bprStream(BprPurpose purpose, int64_t epoch, int64_t index) {
+constexpr uint64_t bprStream(BprPurpose purpose, int64_t epoch, int64_t index) {
   return static_cast<uint64_t>(purpose) << 60 | static_cast<uint64_t>(epoch) << 20 | static_cast<uint64_t>(index);
 }
 
@@ -32,6 +32,11 @@ void shuffle(int64_t count, Random random, Swap&& swap) {
     swap(i, static_cast<int64_t>(random.below32(static_cast<uint32_t>(i + 1))));
   }
 }
+
+/// The entries of one row of `count` in the order in which fold-in takes them up, epoch by epoch; and the stream that
+/// the negatives are drawn from meanwhile. The same for all rows.
+std::vector<int64_t> bprFoldOrder(int64_t count, int64_t epochs, uint64_t seed, BprPurpose purpose = BprPurpose::fold);
+inline constexpr uint64_t bprFoldDraws = bprStream(BprPurpose::fold, 0, 1);
 
 class BprSchedule {
  public:

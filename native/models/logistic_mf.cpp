@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "backend/memory.h"
+#include "backend/negatives.h"
 #include "backend/registry.h"
 #include "models/factor_rows.h"
 #include "models/row_blocks.h"
@@ -27,6 +29,11 @@ void checkOptions(const LogisticMfOptions& o) {
   expectNumber(o.alpha, 0, 1e6, "alpha");
   expectNumber(o.initStd, 0, 1e6, "initStd");
   require(o.deviceBytes >= 0, ErrorCode::range, "deviceBytes: expected 0 or more but received ", o.deviceBytes);
+}
+
+/// Of the random numbers of a sweep's first row.
+uint64_t streamOf(Purpose purpose, int64_t iteration) {
+  return static_cast<uint64_t>(purpose) << 60 | static_cast<uint64_t>(iteration) << 36;
 }
 
 /// One side of the model while it is learned.
@@ -68,14 +75,23 @@ void sweep(Job& job, const Side& side, const Tensor& otherFactors, const Tensor&
     args.squaredBiases = side.squaredBiases.data<float>() + block.first;
     args.negatives = o.negatives;
     args.seed = static_cast<uint64_t>(o.seed);
-    args.stream = (static_cast<uint64_t>(purpose) << 60 | static_cast<uint64_t>(iteration) << 36) +
-                  static_cast<uint64_t>(block.first);
+    args.stream = streamOf(purpose, iteration) + static_cast<uint64_t>(block.first);
     args.alpha = static_cast<float>(o.alpha);
     args.rate = static_cast<float>(o.learningRate);
     args.regularization = static_cast<float>(o.regularization);
     run(side.factors.device(), &Backend::logisticMf, "logisticMf", job.exec(), args);
     job.checkCancelled();
   });
+}
+
+void checkFold(Job& job, const Csr& rows, const Tensor& fixedFactors, const Tensor& fixedBiases, LogisticMfOptions& o) {
+  expect(fixedFactors, "fixedFactors", DType::float32, 2);
+  o.factors = fixedFactors.cols();
+  checkOptions(o);
+  expectInteractions(job, rows, "rows");
+  expectFloats(fixedBiases, "fixedBiases", {fixedFactors.rows()});
+  require(rows.cols == fixedFactors.rows(), ErrorCode::shape, "rows: expected ", fixedFactors.rows(),
+          " columns, one for each fixed factor, but received ", rows.cols);
 }
 
 }  // namespace
@@ -127,23 +143,79 @@ LogisticMfFactors logisticMfFit(Job& job, Csr users, Csr items, std::optional<Lo
   return out;
 }
 
-Tensor logisticMfFold(Job& job, Csr row, Tensor itemFactors, Tensor itemBiases, LogisticMfOptions o) {
-  expect(itemFactors, "itemFactors", DType::float32, 2);
-  const int64_t f = o.factors = itemFactors.cols(), items = itemFactors.rows();
-  checkOptions(o);
-  expectInteractions(job, row, "row");
-  expectFloats(itemBiases, "itemBiases", {items});
-  require(row.rows() == 1 && row.cols == items, ErrorCode::shape, "row: expected shape [1, ", items, "] but received [",
-          row.rows(), ", ", row.cols, "]");
+Tensor logisticMfFold(Job& job, Csr rows, Tensor fixedFactors, Tensor fixedBiases, LogisticMfOptions o) {
+  checkFold(job, rows, fixedFactors, fixedBiases, o);
+  const int64_t f = o.factors;
+  Side x(job, rows, nullptr, nullptr, f);
+  x.moveTo({}, std::numeric_limits<int64_t>::max());
+  const Tensor y = strideOf(f) == f ? fixedFactors : paddedRows(fixedFactors);
+  for (int64_t iteration = 0; iteration < o.iterations; ++iteration) {
+    sweep(job, x, y, fixedBiases, Purpose::fold, iteration, o);
+  }
+  const Tensor out = Tensor::host<float>({rows.rows(), f + 1});
+  for (int64_t r = 0; r < rows.rows(); ++r) {
+    std::copy_n(x.factors.data<float>() + r * x.factors.cols(), f, out.data<float>() + r * (f + 1));
+    out.data<float>()[r * (f + 1) + f] = x.biases.data<float>()[r];
+  }
+  expectBounded(job, out, o.learningRate, o.regularization);
+  return out;
+}
+
+Explained logisticMfExplain(Job& job, Csr row, Tensor itemFactors, Tensor itemBiases, int64_t target,
+                            LogisticMfOptions o) {
+  checkFold(job, row, itemFactors, itemBiases, o);
+  const int64_t f = o.factors, n = row.nnz(), items = itemFactors.rows();
+  require(row.rows() == 1, ErrorCode::shape, "row: expected one row but received ", row.rows());
+  require(target >= 0 && target < items, ErrorCode::range, "target: expected an item in 0 to ", items - 1,
+          " but received ", target);
   Side x(job, row, nullptr, nullptr, f);
   x.moveTo({}, std::numeric_limits<int64_t>::max());
   const Tensor y = strideOf(f) == f ? itemFactors : paddedRows(itemFactors);
+  const auto numbersOf = [&](int64_t item) {  // [y_i, 1], beside [x, b]
+    const float* from = y.data<float>() + item * y.cols();
+    std::vector<double> out(from, from + f);
+    out.push_back(1);
+    return out;
+  };
+  const auto at = [f](const Tensor& vectors, const Tensor& biases, int64_t k) {
+    return static_cast<double>(k < f ? vectors.data<float>()[k] : biases.data<float>()[0]);
+  };
+  const CsrView v = row.view();
+  const OwnItems own({v, x.ownBits.data<uint8_t>()}, 0);
+  std::vector<double> parts(static_cast<size_t>(n * (f + 1)), 0.0), gradient(parts.size());
   for (int64_t iteration = 0; iteration < o.iterations; ++iteration) {
+    std::fill(gradient.begin(), gradient.end(), 0.0);
+    const auto add = [&](int64_t entry, int64_t item, double weight) {
+      const std::vector<double> other = numbersOf(item);
+      double score = static_cast<double>(itemBiases.data<float>()[item]);
+      for (int64_t k = 0; k <= f; ++k) score += at(x.factors, x.biases, k) * other[static_cast<size_t>(k)];
+      const double slope = weight - (1 + weight) / (1 + std::exp(-score));
+      for (int64_t k = 0; k <= f; ++k) {
+        gradient[static_cast<size_t>(entry * (f + 1) + k)] += slope * other[static_cast<size_t>(k)];
+      }
+    };
+    for (int64_t e = 0; e < n; ++e) add(e, v.indices[e], o.alpha * static_cast<double>(v.values[e]));
+    Random random(static_cast<uint64_t>(o.seed), streamOf(Purpose::fold, iteration));
+    for (int64_t draw = 0; draw < n * o.negatives; ++draw) {
+      const int32_t item = drawNegative(own, nullptr, items, random);
+      if (item >= 0) add(draw / o.negatives, item, 0);
+    }
     sweep(job, x, y, itemBiases, Purpose::fold, iteration, o);
+    for (int64_t k = 0; k <= f; ++k) {
+      const double rate = o.learningRate / (std::sqrt(at(x.squaredFactors, x.squaredBiases, k)) + 1e-8);
+      for (int64_t e = 0; e < n; ++e) {
+        double& part = parts[static_cast<size_t>(e * (f + 1) + k)];
+        part += rate * (gradient[static_cast<size_t>(e * (f + 1) + k)] - o.regularization * part);
+      }
+    }
   }
-  const Tensor out = Tensor::host<float>({1, f + 1});
-  std::copy_n(x.factors.data<float>(), f, out.data<float>());
-  out.data<float>()[f] = x.biases.data<float>()[0];
+  Explained out{Tensor::host<float>({n}), static_cast<double>(itemBiases.data<float>()[target])};
+  const std::vector<double> wanted = numbersOf(target);
+  for (int64_t e = 0; e < n; ++e) {
+    const double* part = parts.data() + e * (f + 1);
+    out.contributions.data<float>()[e] =
+        static_cast<float>(std::inner_product(wanted.begin(), wanted.end(), part, 0.0));
+  }
   return out;
 }
 

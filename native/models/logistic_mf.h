@@ -11,6 +11,7 @@
 #include "core/fields.h"
 #include "core/job.h"
 #include "core/tensor.h"
+#include "models/explained.h"
 
 namespace topknot {
 
@@ -43,8 +44,17 @@ namespace ops {
 LogisticMfFactors logisticMfFit(Job& job, Csr users, Csr items, std::optional<LogisticMfFactors> start,
                                 LogisticMfOptions options);
 
-/// The vector and the bias, [1, factors + 1], of another user with the items as they are: `iterations` steps from zero.
-Tensor logisticMfFold(Job& job, Csr row, Tensor itemFactors, Tensor itemBiases, LogisticMfOptions options);
+/// Vector and bias, [rows, factors + 1], of other rows with the other side as it is: `iterations` steps from zero.
+Tensor logisticMfFold(Job& job, Csr rows, Tensor fixedFactors, Tensor fixedBiases, LogisticMfOptions options);
+
+/// What each interaction of one user adds to the score of item `target`, with the vector and the bias that
+/// logisticMfFold finds. A step adds η g_k / D_k to number k, where g is a sum over the interactions, each with its
+/// `negatives` draws, less λ times the number itself. So the number is a sum of what the interactions have given to it,
+///   x = Σ_e x_e,  x_e,k += η (Σ_t∈e c_t y_t,k - λ x_e,k) / D_k  in each step,
+/// and so is the score: after Pruthi, Liu, Sundararajan, Kale, "Estimating training data influence by tracing gradient
+/// descent", NeurIPS 2020, but exact, since c and D are those of the very steps. The baseline is the item's bias.
+Explained logisticMfExplain(Job& job, Csr row, Tensor itemFactors, Tensor itemBiases, int64_t target,
+                            LogisticMfOptions options);
 
 }  // namespace ops
 }  // namespace topknot

@@ -1,5 +1,6 @@
 #include "models/ratings.h"
 
+#include <Eigen/Cholesky>
 #include <algorithm>
 #include <cmath>
 
@@ -159,6 +160,48 @@ Tensor ratingSolve(Job& job, Csr rows, Tensor fixed, RatingSide side, double mea
     std::copy_n(from, factors, to);
     to[oneAt(side, factors)] = 1;
     to[biasAt(side, factors)] = from[factors] + (users ? 0.0f : static_cast<float>(mean));
+  }
+  return out;
+}
+
+Explained ratingExplain(Job& job, Csr row, Tensor itemRows, std::optional<Tensor> implicit, int64_t target,
+                        double regularization) {
+  expect(itemRows, "itemRows", DType::float32, 2);
+  checkEntries(job, row, "row");
+  checkNumber(regularization, 0, "regularization");
+  require(itemRows.cols() >= 2, ErrorCode::shape, "itemRows: expected rows of 2 or more but received ",
+          text(itemRows.shape));
+  require(row.rows() == 1 && row.cols == itemRows.rows(), ErrorCode::shape, "row: expected shape [1, ", itemRows.rows(),
+          "] but received [", row.rows(), ", ", row.cols, "]");
+  require(target >= 0 && target < itemRows.rows(), ErrorCode::range, "target: expected an item in 0 to ",
+          itemRows.rows() - 1, " but received ", target);
+  const int64_t f = itemRows.cols() - 2, n = row.nnz();
+  if (implicit) checkFactors(*implicit, "implicit", itemRows.rows(), f);
+  using Rows = Eigen::Map<const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>;
+  const Rows items(itemRows.data<float>(), itemRows.rows(), f + 2);  // [q_i, 1, μ + b_i]
+  const CsrView v = row.view();
+  const auto regressors = [&](int64_t i) -> Eigen::VectorXd { return items.row(i).head(f + 1).cast<double>(); };
+
+  Eigen::MatrixXd a = Eigen::MatrixXd::Identity(f + 1, f + 1) * (regularization * static_cast<double>(n));
+  for (int64_t e = 0; e < n; ++e) a.selfadjointView<Eigen::Lower>().rankUpdate(regressors(v.indices[e]));
+  const Eigen::LLT<Eigen::MatrixXd, Eigen::Lower> factor(a);
+  require(factor.info() == Eigen::Success, ErrorCode::value, "ratings: the system of the row (", n,
+          " entries, regularization ", regularization, ") is not positive definite: use a larger regularization");
+  const Eigen::VectorXd solved = factor.solve(regressors(target));
+  Explained out{Tensor::host<float>({n}), static_cast<double>(items(target, f + 1))};
+  Eigen::VectorXd left = items.row(target).head(f).cast<double>();  // q_t - Σ w_k q_k
+  for (int64_t e = 0; e < n; ++e) {
+    const int64_t i = v.indices[e];
+    const double w = solved.dot(regressors(i));
+    left -= w * items.row(i).head(f).cast<double>().transpose();
+    const double rating = static_cast<double>(v.values[e]) - static_cast<double>(items(i, f + 1));
+    out.contributions.data<float>()[e] = static_cast<float>(w * rating);
+  }
+  if (!implicit) return out;
+  const Rows y(implicit->data<float>(), implicit->rows(), f);
+  for (int64_t e = 0; e < n; ++e) {
+    const double added = y.row(v.indices[e]).cast<double>().dot(left.transpose()) / std::sqrt(static_cast<double>(n));
+    out.contributions.data<float>()[e] += static_cast<float>(added);
   }
   return out;
 }

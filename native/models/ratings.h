@@ -11,6 +11,7 @@
 #include "core/fields.h"
 #include "core/job.h"
 #include "core/tensor.h"
+#include "models/explained.h"
 
 namespace topknot {
 
@@ -47,6 +48,15 @@ namespace ops {
 /// The model rows of one side from those of the other, by least squares: for each row the vector and the bias that
 /// minimise Σ_i (r_i - r̂_i)² + n regularization (|p|² + b²) over its n entries. Fold-in, and a half-sweep of ALS.
 Tensor ratingSolve(Job& job, Csr rows, Tensor fixed, RatingSide side, double mean, double regularization);
+
+/// What each rating of one user adds to what they are predicted to give item `target`, with the vector and the bias
+/// that ratingSolve finds. These are linear in the ratings less μ + b_i: with z_i = [q_i, 1] and A = Σ_i z_i z_iᵀ + n λ
+/// I,
+///   r̂_t = μ + b_t + Σ_i w_i (r_i - μ - b_i),  w_i = z_tᵀ A⁻¹ z_i.
+/// With `implicit`, the y of SVD++, having rated an item counts beside the rating: each i adds n^-½ y_i·(q_t - Σ_k w_k
+/// q_k) more. After Hu, Koren, Volinsky, ICDM 2008, section 5. The baseline is μ + b_t.
+Explained ratingExplain(Job& job, Csr row, Tensor itemRows, std::optional<Tensor> implicit, int64_t target,
+                        double regularization);
 
 }  // namespace ops
 

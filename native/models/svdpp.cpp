@@ -116,7 +116,7 @@ Tensor svdppUsers(Job& job, Csr users, Tensor own, Tensor implicit) {
   return out;
 }
 
-Tensor svdppFold(Job& job, Csr rows, Tensor itemRows, Tensor implicit, double mean, double regularization) {
+Tensor svdppSolve(Job& job, Csr rows, Tensor itemRows, Tensor implicit, double mean, double regularization) {
   checkEntries(job, rows, "rows");
   expect(implicit, "implicit", DType::float32, 2);
   const int64_t f = implicit.cols();
@@ -132,8 +132,7 @@ Tensor svdppFold(Job& job, Csr rows, Tensor itemRows, Tensor implicit, double me
   for (int64_t e = 0; e < rows.nnz(); ++e) {
     rest.values.data<float>()[e] = rows.values.data<float>()[e] - predicted.data<float>()[e];
   }
-  const Tensor own = ratingSolve(job, rest, itemRows, RatingSide::users, mean, regularization);
-  return svdppUsers(job, rows, own, implicit);
+  return ratingSolve(job, rest, itemRows, RatingSide::users, mean, regularization);
 }
 
 SvdppRows svdppFit(Job& job, Csr users, Csr items, std::optional<Tensor> userRows, std::optional<Tensor> itemRows,

@@ -43,8 +43,8 @@ SvdppRows svdppFit(Job& job, Csr users, Csr items, std::optional<Tensor> userRow
 /// The users' rows with p_u + n_u^-½ Σ y_j in place of p_u.
 Tensor svdppUsers(Job& job, Csr users, Tensor own, Tensor implicit);
 
-/// Rows of users with these ratings, the items fixed: the least squares p_u and b_u, and the y_j.
-Tensor svdppFold(Job& job, Csr rows, Tensor itemRows, Tensor implicit, double mean, double regularization);
+/// The users' rows, without the y_j, of users with these ratings, the items fixed: the least squares p_u and b_u.
+Tensor svdppSolve(Job& job, Csr rows, Tensor itemRows, Tensor implicit, double mean, double regularization);
 
 }  // namespace ops
 }  // namespace topknot

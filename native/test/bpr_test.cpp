@@ -5,8 +5,8 @@
 #include <cstring>
 #include <set>
 
+#include "backend/negatives.h"
 #include "backend/registry.h"
-#include "cpu/kernels/negatives.h"
 #include "models/bpr.h"
 #include "models/bpr_schedule.h"
 #include "models/factor_rows.h"

@@ -3,7 +3,7 @@ import { openSync, readSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
-import { ALS, type AlsFitOptions, type AlsOptions, device, Interactions, TopknotError } from '../../lib/index.js';
+import { ALS, type ALSOptions, device, type FitOptions, Interactions, TopknotError } from '../../lib/index.js';
 import { numbers } from '../models/suite.js';
 import { settledMemory } from '../reference/memory.js';
 
@@ -34,15 +34,15 @@ const data = await Interactions.from(
   { user: 'user', item: 'item', value: 'value' },
 );
 
-const small: AlsOptions = { factors: 6, iterations: 2, regularization: 0.1, unobservedWeight: 0.2, computeLoss: true };
-const solvers: [string, AlsOptions][] = [
+const small: ALSOptions = { factors: 6, iterations: 2, regularization: 0.1, unobservedWeight: 0.2, computeLoss: true };
+const solvers: [string, ALSOptions][] = [
   ['cholesky', { solver: 'cholesky' }],
   ['cg', { solver: 'cg' }],
   ['subspace', { solver: 'subspace', blockSize: 4 }],
   ['cholesky, hkv', { solver: 'cholesky', objective: 'hkv' }],
 ];
 
-const fitted = (options: AlsOptions, how: AlsFitOptions = {}) => new ALS({ ...small, ...options }).fit(data, how);
+const fitted = (options: ALSOptions, how: FitOptions = {}) => new ALS({ ...small, ...options }).fit(data, how);
 
 async function factorsOf(model: ALS): Promise<number[]> {
   return [...(await model.userFactors.data()), ...(await model.itemFactors.data())];

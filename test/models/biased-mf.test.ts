@@ -2,8 +2,16 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { BiasedMF, type BiasedMFOptions, CsrMatrix, evaluate, type Interactions } from '../../lib/index.js';
 import {
+  BiasedMF,
+  type BiasedMFOptions,
+  CsrMatrix,
+  evaluate,
+  type History,
+  type Interactions,
+} from '../../lib/index.js';
+import {
+  explainRating,
   objective,
   type Parameters,
   predict,
@@ -55,8 +63,8 @@ async function parametersOf(model: BiasedMF): Promise<Parameters> {
   };
   return {
     mean: model.mean,
-    users: await side(model.userFactors, await model.userBiases(), 0),
-    items: await side(model.itemFactors, await model.itemBiases(), model.mean),
+    users: await side(model.userFactors, model.userBiases, 0),
+    items: await side(model.itemFactors, model.itemBiases, model.mean),
   };
 }
 
@@ -131,14 +139,84 @@ describe('against the float64 reference', () => {
       0.2,
     );
     const found = await model.foldIn([{ item: 3, weight: 1 }, 5, { item: 3, weight: 4 }]);
-    expect(found.bias).toBeCloseTo(bias, 5);
-    for (const [k, x] of vector.entries()) expect(found.vector[k]).toBeCloseTo(x, 5);
+    expect(found.length).toBe(4);
+    for (const [k, x] of vector.entries()) expect(found[k]).toBeCloseTo(x, 5);
+    const score = (history: History<number>, i: number) => model.score({ history }, i);
+    const dot = (a: ArrayLike<number>, b: readonly number[]) => b.reduce((sum, x, k) => sum + x * a[k]!, 0);
+    const rest = ({ vector, bias }: Side) => p.mean + bias + dot(found, vector);
+    const told = await score([{ item: 3, weight: 1 }, 5, { item: 3, weight: 4 }], 7);
+    expect(told - rest(p.items[7]!)).toBeCloseTo(bias, 5);
     // Least squares ends with the users, so a user's own row is their fold-in.
     const history = ratings.filter((r) => r[0] === 8).map(([, item, weight]) => ({ item, weight }));
     const own = await model.foldIn(history);
-    expect(own.bias).toBeCloseTo(p.users[8]!.bias, 5);
+    for (const [k, x] of p.users[8]!.vector.entries()) expect(own[k]).toBeCloseTo(x, 5);
+    expect(await score(history, 2)).toBeCloseTo(await model.score(8, 2), 5);
     const visitor = await model.recommend({ history }, { k: 4 });
     expect(visitor.map((r) => r.item)).toEqual((await model.recommend(8, { k: 4 })).map((r) => r.item));
+  });
+});
+
+describe('explain and partialFit, against the float64 reference', () => {
+  it.each([0, 1, 4, 20])('explains a prediction by the ratings, %i factors', async (factors) => {
+    for (const solver of ['sgd', 'als'] as const) {
+      const model = await new BiasedMF({ factors, solver, iterations: 5, regularization: 0.3 }).fit(matrix);
+      const p = await parametersOf(model);
+      const own = ratings.filter((r) => r[0] === 8).map(([, item, r]) => [item, r] as const);
+      const history = own.map(([item, weight]) => ({ item, weight }));
+      for (const target of [2, 17, own[0]![0]]) {
+        const expected = explainRating(p, own, target, 0.3);
+        const why = await model.explain({ history }, target, { k: 1000 });
+        const given = new Map(why.contributions.map((c) => [c.item, c.contribution]));
+        for (const [n, [item]] of own.entries()) expect(given.get(item)).toBeCloseTo(expected[n]!, 5);
+        expect(why.baseline).toBeCloseTo(p.mean + p.items[target]!.bias, 5);
+        expect(await model.explain(8, target, { k: 1000 })).toEqual(why);
+        // Least squares ends with the users: then it is the very score of the fit.
+        if (solver === 'als') expect(why.score).toBeCloseTo(await model.score(8, target), 4);
+      }
+    }
+  });
+
+  it('solves the users and the items that are named, exactly, and the users once more', async () => {
+    const model = await new BiasedMF({ factors: 3, solver: 'als', iterations: 5, regularization: 0.2 }).fit(matrix);
+    const before = await parametersOf(model);
+    const more: Rating[] = [
+      [4, 30, 3],
+      [7, 30, 2],
+      [25, 30, 5],
+      [25, 2, 1],
+    ];
+    const shape = [26, 31] as const;
+    const column = (at: 0 | 1) => Int32Array.from(more, (r) => r[at]);
+    const rows = Float32Array.from(more, (r) => r[2]);
+    await model.partialFit(await CsrMatrix.fromCoo(column(0), column(1), rows, { shape }));
+    const after = await parametersOf(model);
+    expect(after.mean).toBe(before.mean);
+    const merged = [...ratings.filter(([u, i]) => !more.some((m) => m[0] === u && m[1] === i)), ...more];
+    const solved = (at: 0 | 1, row: number, other: Side[]) =>
+      solveRatings(
+        merged.filter((r) => r[at] === row).map((r) => [r[at ? 0 : 1], r[2] - before.mean] as const),
+        other,
+        0.2,
+      );
+    const grow = (side: Side[]) => [...side, { vector: [0, 0, 0], bias: 0 }];
+    const touch = (users: Side[], items: Side[]) =>
+      users.map((row, u) => (more.some((m) => m[0] === u) ? solved(0, u, items) : row));
+    const first = touch(grow(before.users), grow(before.items));
+    const items = grow(before.items).map((row, i) => (more.some((m) => m[1] === i) ? solved(1, i, first) : row));
+    const users = touch(first, items);
+    expect(largestDifference(after, { mean: before.mean, users, items })).toBeLessThan(1e-4);
+  });
+
+  it('predicts μ and the bias of the other side for what update leaves out', async () => {
+    const model = await new BiasedMF({ factors: 3 }).fit(matrix);
+    const one = await CsrMatrix.fromCoo(Int32Array.of(25), Int32Array.of(30), Float32Array.of(5), { shape: [26, 31] });
+    await model.partialFit(one, { update: 'items' });
+    const [items] = [await model.itemBiases.data()];
+    expect(await model.score(25, 4)).toBeCloseTo(items[4]!, 6);
+    const other = await new BiasedMF({ factors: 3 }).fit(matrix);
+    await other.partialFit(one, { update: 'users' });
+    const users = await other.userBiases.data();
+    expect(await other.score(9, 30)).toBeCloseTo(other.mean + users[9]!, 5);
   });
 });
 
@@ -198,7 +276,7 @@ describe('what it knows nothing of', () => {
     });
     const model = await new BiasedMF({ factors: 3, solver, iterations: 50 }).fit(sparse);
     expect(await model.score(1, 2)).toBeCloseTo(3.5, 6);
-    const [items] = [await (await model.itemBiases()).data()];
+    const [items] = [await model.itemBiases.data()];
     expect(await model.score(1, 0)).toBeCloseTo(items[0]!, 6);
     expect(items[0]!).toBeGreaterThan(items[1]!);
   });

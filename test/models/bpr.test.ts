@@ -2,12 +2,12 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { BPR, type BprOptions, CsrMatrix, setThreads, type Tensor, threads } from '../../lib/index.js';
-import { bpr, objective, parts, type ReferenceOptions } from '../reference/bpr.js';
+import { BPR, type BPROptions, CsrMatrix, setThreads, type Tensor, threads } from '../../lib/index.js';
+import { bpr, type Fitted, foldIn, itemRow, objective, parts, type ReferenceOptions } from '../reference/bpr.js';
 import { interactionsOf, modelSuite, numbers, triplets } from './suite.js';
 
 const small = { factors: 8, iterations: 5 } as const;
-const kinds: [string, BprOptions][] = [
+const kinds: [string, BPROptions][] = [
   ['bpr', { computeLoss: true }],
   ['bpr-popularity', { negativeSampling: 'popularity', biases: true }],
   ['bpr-hard', { negativeSampling: 'hard', candidates: 3 }],
@@ -51,7 +51,7 @@ function difference(a: readonly number[], b: readonly number[]): number {
 
 describe('against the float64 reference', () => {
   const sizes = { 'one part': [50, 90, 14], 'several parts': [170, 1100, 130] } as const;
-  const samplings: BprOptions[] = [
+  const samplings: BPROptions[] = [
     { negativeSampling: 'uniform' },
     { negativeSampling: 'popularity', biases: true },
     { negativeSampling: 'hard', candidates: 3, biases: true },
@@ -107,6 +107,55 @@ describe('against the float64 reference', () => {
   });
 });
 
+describe.each(kinds)('explain and partialFit, against the float64 reference: %s', (_, sampling) => {
+  const rows = randomRows(50, 90, 14, 5);
+  const options = { ...sampling, factors: 5, iterations: 12, learningRate: 0.1, regularization: 0.05, initStd: 0.5 };
+  const fitOf = async (model: BPR): Promise<Fitted> => ({
+    owned: rows,
+    x: await nested(model.userFactors),
+    y: await nested(model.itemFactors),
+    b: model.itemBiases ? [...(await model.itemBiases.data())] : new Array(90).fill(0),
+  });
+
+  it('folds in and explains as documented', async () => {
+    const model = await new BPR(options).fit(await matrixOf(rows, 90));
+    const fit = await fitOf(model);
+    const own = [1, 8, 20, 77];
+    const parts = foldIn(own, fit, model.options as ReferenceOptions);
+    const vector = parts[0]!.map((_, k) => parts.reduce((sum, part) => sum + part[k]!, 0));
+    expect(difference([...(await model.foldIn(own))], vector)).toBeLessThan(1e-5);
+    for (const target of [0, 8, 60]) {
+      const why = await model.explain({ history: own }, target, { k: 100 });
+      expect(why.baseline).toBeCloseTo(fit.b[target]!, 6);
+      const given = new Map(why.contributions.map((c) => [c.item, c.contribution]));
+      for (const [n, item] of own.entries())
+        expect(given.get(item)).toBeCloseTo(
+          parts[n]!.reduce((sum, v, k) => sum + v * fit.y[target]![k]!, 0),
+          5,
+        );
+    }
+  });
+
+  it('solves the items that are named with all else as it is', async () => {
+    const model = await new BPR(options).fit(await matrixOf(rows, 90));
+    const fit = await fitOf(model);
+    const [users, items] = [Int32Array.of(3, 7, 11, 2), Int32Array.of(90, 90, 90, 4)];
+    const merged = rows.map((own, u) => {
+      const added = [...items].filter((_, n) => users[n] === u);
+      return [...new Set([...own, ...added])].sort((a, b) => a - b);
+    });
+    await model.partialFit(await CsrMatrix.fromCoo(users, items, undefined, { shape: [50, 91] }), { update: 'items' });
+    const grown = { ...fit, owned: merged, y: [...fit.y, new Array(5).fill(0)], b: [...fit.b, 0] };
+    const after = await nested(model.itemFactors);
+    for (const item of [90, 4]) {
+      const own = merged.flatMap((list, u) => (list.includes(item) ? [u] : []));
+      const [y, b] = itemRow(item, own, grown, model.options as ReferenceOptions);
+      expect(difference(after[item]!, y)).toBeLessThan(1e-4);
+      if (model.itemBiases) expect((await model.itemBiases.data())[item]).toBeCloseTo(b, 4);
+    }
+  });
+});
+
 describe('on data of several parts', () => {
   const rows = randomRows(400, 1700, 130, 11);
   let data: CsrMatrix;
@@ -136,7 +185,7 @@ describe('on data of several parts', () => {
     ...kinds,
     ['hogwild', { hogwild: true }],
     ['hogwild-hard', { hogwild: true, negativeSampling: 'hard', candidates: 2 }],
-  ] as [string, BprOptions][])('learns: %s', async (_, options) => {
+  ] as [string, BPROptions][])('learns: %s', async (_, options) => {
     const model = new BPR({ factors: 16, iterations: 20, learningRate: 0.1, ...options, computeLoss: true });
     await model.fit(data);
     expect(model.loss.length).toBe(20);
@@ -206,6 +255,20 @@ describe.each(kinds)('taste: %s', (_, options) => {
     for (const { user } of await model.similarUsers('u3', { k: 5 })) expect(parity(user)).toBe(1);
   });
 
+  it('takes in a new item of one taste', async () => {
+    const learner = await new BPR({ factors: 8, iterations: 100, regularization: 0.1, ...options }).fit(
+      await interactionsOf(tastes),
+    );
+    const odd = Array.from({ length: 12 }, (_, n) => [`u${4 * n + 1}`, 'i99', 1] as const);
+    await learner.partialFit(await interactionsOf(odd));
+    const mean = async (rest: number) => {
+      const scores = await Promise.all([2, 6, 10, 14, 18].map((u) => learner.score(`u${u + rest}`, 'i99')));
+      return scores.reduce((a, b) => a + b, 0) / scores.length;
+    };
+    expect(await mean(1)).toBeGreaterThan((await mean(0)) + 1);
+    for (const { item } of await learner.similarItems('i99', { k: 6 })) expect(parity(item)).toBe(1);
+  });
+
   it('folds a history in: a vector that ranks by its taste, the same each time', async () => {
     const history = ['i1', 'i7', 'i21'];
     const vector = await model.foldIn(history);
@@ -238,7 +301,7 @@ describe('options', () => {
   const dir = mkdtempSync(join(tmpdir(), 'topknot-bpr-'));
   afterAll(() => rmSync(dir, { recursive: true }));
 
-  const bad: [BprOptions, string, RegExp][] = [
+  const bad: [BPROptions, string, RegExp][] = [
     [{ factors: 0 }, 'ERR_RANGE', /^factors: expected 1 to 4096 but received 0/],
     [{ iterations: 1.5 }, 'ERR_ARGUMENT', /^iterations: expected an integer but received 1.5/],
     [{ learningRate: -0.1 }, 'ERR_RANGE', /^learningRate: /],

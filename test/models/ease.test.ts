@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import { CsrMatrix, EASE, type EaseOptions, type Interactions } from '../../lib/index.js';
+import { CsrMatrix, EASE, type EASEOptions, type Interactions } from '../../lib/index.js';
 import { ease, truncate } from '../reference/ease.js';
 import { dense, difference } from './matrices.js';
 import { interactionsOf, modelSuite, triplets } from './suite.js';
@@ -28,7 +28,7 @@ beforeAll(async () => {
 });
 
 // 30 users of 40 items go by the users' Gram matrix; the transposed data by the items'.
-const forms: EaseOptions[] = [{ regularization: 3 }, { regularization: 100 }, { regularization: 10, neighbours: 6 }];
+const forms: EASEOptions[] = [{ regularization: 3 }, { regularization: 100 }, { regularization: 10, neighbours: 6 }];
 describe.each(forms)('against Gauss-Jordan in float64: %j', (options) => {
   it('is the same with more users than items', async () => {
     const turned = await interactionsOf(rows.map(([u, i, x]) => [i, u, x]));
@@ -40,7 +40,7 @@ describe.each(forms)('against Gauss-Jordan in float64: %j', (options) => {
       const row = x[model.users.indexOf(user)]!;
       const history = row.flatMap((weight, i) => (weight > 0 ? [{ item: model.items.at(i), weight }] : []));
       const exact = b.map((_, j) => row.reduce((sum, v, i) => sum + v * b[i]![j]!, 0));
-      expect(difference([[...(await model.foldIn(history))]], [exact])).toBeLessThan(1e-5);
+      expect(difference([[...(await model.scoreItems(history))]], [exact])).toBeLessThan(1e-5);
     }
   });
 
@@ -50,7 +50,7 @@ describe.each(forms)('against Gauss-Jordan in float64: %j', (options) => {
     const whole = ease(byUser, regularization);
     const b = neighbours ? truncate(whole, neighbours) : whole;
     const exact = byUser.map((x) => b.map((_, j) => x.reduce((sum, v, i) => sum + v * b[i]![j]!, 0)));
-    const scores = await Promise.all([...model.users].map((user) => model.foldIn(historyOf(user as number))));
+    const scores = await Promise.all([...model.users].map((user) => model.scoreItems(historyOf(user as number))));
     expect(
       difference(
         scores.map((s) => [...s]),

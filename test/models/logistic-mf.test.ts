@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import { CsrMatrix, LogisticMF, type LogisticMfOptions, type Tensor } from '../../lib/index.js';
-import { gradient, logisticMf, objective, type ReferenceOptions } from '../reference/logistic-mf.js';
+import { CsrMatrix, LogisticMF, type LogisticMFOptions, type Tensor } from '../../lib/index.js';
+import { foldIn, gradient, logisticMf, objective, type ReferenceOptions, score } from '../reference/logistic-mf.js';
 import { interactionsOf, modelSuite, numbers, triplets } from './suite.js';
 
 const small = { factors: 8, iterations: 3, negatives: 4, learningRate: 0.1 } as const;
@@ -29,14 +29,18 @@ describe('against the float64 reference', () => {
   );
   const cells = values.flatMap((row, u) => row.flatMap((v, i) => (v ? [[u, i, v] as const] : [])));
 
-  it('sweeps are those of the documented order', async () => {
-    const options = { factors: 5, iterations: 3, negatives: 2, learningRate: 0.3, alpha: 2, initStd: 0.5, seed: 9 };
-    const matrix = await CsrMatrix.fromCoo(
+  let matrix: CsrMatrix;
+  beforeAll(async () => {
+    matrix = await CsrMatrix.fromCoo(
       Int32Array.from(cells, (c) => c[0]),
       Int32Array.from(cells, (c) => c[1]),
       Float32Array.from(cells, (c) => c[2]),
       { shape: [25, 33] },
     );
+  });
+
+  it('sweeps are those of the documented order', async () => {
+    const options = { factors: 5, iterations: 3, negatives: 2, learningRate: 0.3, alpha: 2, initStd: 0.5, seed: 9 };
     const model = await new LogisticMF(options).fit(matrix);
     const { x, y } = logisticMf(values, model.options as ReferenceOptions);
     for (const [factors, biases, rows] of [
@@ -58,8 +62,50 @@ describe('against the float64 reference', () => {
     }
     expect((await nested(model.userFactors))[3]).toEqual([0, 0, 0, 0, 0]);
     const pairs = await model.scorePairs(Int32Array.of(7), Int32Array.of(8));
-    const score = x[7]!.slice(0, -1).reduce((sum, v, k) => sum + v * y[8]![k]!, x[7]!.at(-1)! + y[8]!.at(-1)!);
-    expect(pairs[0]).toBeCloseTo(score, 4);
+    expect(pairs[0]).toBeCloseTo(score(x[7]!, y[8]!), 4);
+  });
+
+  it('folds in and explains as documented', async () => {
+    const options = { factors: 5, iterations: 12, negatives: 3, learningRate: 0.2, regularization: 0.7, alpha: 2 };
+    const model = await new LogisticMF(options).fit(matrix);
+    const [y, biases] = [await nested(model.itemFactors), await model.itemBiases.data()];
+    const others = y.map((row, i) => [...row, biases[i]!]);
+    const own = [
+      [2, 1],
+      [9, 3],
+      [20, 1],
+      [31, 2],
+    ] as const;
+    // The bias of the other side takes no part in the sum of what was learned.
+    const parts = foldIn(own, others, model.options as ReferenceOptions);
+    const history = own.map(([item, weight]) => ({ item, weight }));
+    const row = parts[0]!.map((_, k) => parts.reduce((sum, part) => sum + part[k]!, 0));
+    expect(difference([...(await model.foldIn(history))], row.slice(0, -1))).toBeLessThan(1e-4);
+    for (const target of [0, 9, 30]) {
+      const why = await model.explain({ history }, target, { k: 100 });
+      expect(why.baseline).toBeCloseTo(biases[target]!, 6);
+      const given = new Map(why.contributions.map((c) => [c.item, c.contribution]));
+      for (const [n, [item]] of own.entries())
+        expect(given.get(item)).toBeCloseTo(score(parts[n]!, [...y[target]!, 0]), 3);
+      expect(why.score).toBeCloseTo(score(row, others[target]!), 3);
+    }
+  });
+
+  it('solves items as it folds users in', async () => {
+    const options = { factors: 4, iterations: 10, negatives: 2, learningRate: 0.2, regularization: 0.5 };
+    const model = await new LogisticMF(options).fit(matrix);
+    const [x, biases] = [await nested(model.userFactors), await model.userBiases.data()];
+    const one = await CsrMatrix.fromCoo(Int32Array.of(1, 8), Int32Array.of(33, 33), undefined, { shape: [25, 34] });
+    await model.partialFit(one, { update: 'items' });
+    const others = x.map((row, u) => [...row, biases[u]!]);
+    const own = [
+      [1, 1],
+      [8, 1],
+    ] as const;
+    const parts = foldIn(own, others, model.options as ReferenceOptions);
+    const row = parts[0]!.map((_, k) => parts[0]![k]! + parts[1]![k]!);
+    expect(difference((await nested(model.itemFactors))[33]!, row.slice(0, -1))).toBeLessThan(1e-4);
+    expect((await model.itemBiases.data())[33]).toBeCloseTo(row.at(-1)!, 4);
   });
 
   it('the gradient is that of the objective, by central differences', () => {
@@ -127,7 +173,7 @@ describe('taste', () => {
 });
 
 describe('options', () => {
-  const bad: [LogisticMfOptions, string, RegExp][] = [
+  const bad: [LogisticMFOptions, string, RegExp][] = [
     [{ factors: 0 }, 'ERR_RANGE', /^factors: expected 1 to 4096 but received 0/],
     [{ iterations: 0 }, 'ERR_RANGE', /^iterations: /],
     [{ learningRate: Number.NaN }, 'ERR_ARGUMENT', /^learningRate: .* NaN/],

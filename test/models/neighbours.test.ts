@@ -47,7 +47,7 @@ describe.each(forms)('item neighbours against the float64 reference: %j', (optio
     const items = transpose(byUser);
     for (const user of [0, 13, 29]) {
       const history = byUser[model.users.indexOf(user)]!;
-      const scores = [...(await model.foldIn(historyOf(user)))];
+      const scores = [...(await model.scoreItems(historyOf(user)))];
       expect(difference([scores], [itemScores(history, items, model.options)])).toBeLessThan(2e-6);
       const list = await model.recommend(user, { k: 5 });
       for (const { item, score } of list) expect(score).toBe(scores[model.items.indexOf(item)]);
@@ -99,7 +99,7 @@ describe.each(forms.map(({ normalize: _, ...o }): NeighbourOptions => o))(
         const list = await model.recommend(user, { k: itemCount, excludeSeen: false });
         const scores = everyone.map((item) => list.find((r) => r.item === item)!.score);
         expect(difference([scores], [exact])).toBeLessThan(2e-6);
-        const visitor = [...(await model.foldIn(historyOf(user)))];
+        const visitor = [...(await model.scoreItems(historyOf(user)))];
         const folded = userScores(byUser[row]!, byUser, undefined, model.options);
         expect(difference([visitor], [folded])).toBeLessThan(2e-6);
       }
@@ -145,8 +145,8 @@ it.each([ItemKNN, UserKNN])('refuse bad options and questions: %o', async (Model
   const model = await new Model().fit(data);
   await expect(model.explain(0, 'x')).rejects.toMatchObject({ code: 'ERR_UNKNOWN_ID' });
   await expect(model.explain(0, 1, { k: 0 })).rejects.toMatchObject({ code: 'ERR_RANGE' });
-  await expect(model.foldIn([])).rejects.toMatchObject({ code: 'ERR_VALUE' });
-  await expect(model.foldIn(['x'])).rejects.toMatchObject({ code: 'ERR_UNKNOWN_ID' });
+  await expect(model.scoreItems([])).rejects.toMatchObject({ code: 'ERR_VALUE' });
+  await expect(model.scoreItems(['x'])).rejects.toMatchObject({ code: 'ERR_UNKNOWN_ID' });
   await expect(model.explain(undefined as never, 1)).rejects.toMatchObject({ code: 'ERR_ARGUMENT' });
 });
 
@@ -162,11 +162,11 @@ it('travel with their options', async () => {
     await user.save(`${dir}/u`);
     const back = await UserKNN.load(`${dir}/u`);
     expect(back.options).toEqual(user.options);
-    expect(await back.foldIn([3, 4])).toEqual(await user.foldIn([3, 4]));
+    expect(await back.scoreItems([3, 4])).toEqual(await user.scoreItems([3, 4]));
     const item = await new ItemKNN({ normalize: true, neighbours: 4 }).fit(data);
     await item.save(`${dir}/i`);
     const again = await ItemKNN.load(`${dir}/i`);
-    expect(await again.foldIn([3, 4])).toEqual(await item.foldIn([3, 4]));
+    expect(await again.scoreItems([3, 4])).toEqual(await item.scoreItems([3, 4]));
     expect(await again.similarItems(5)).toEqual(await item.similarItems(5));
   } finally {
     rmSync(dir, { recursive: true });

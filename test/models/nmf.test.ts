@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import { type Interactions, NMF, type NmfOptions } from '../../lib/index.js';
+import { type Interactions, NMF, type NMFOptions } from '../../lib/index.js';
 import { distanceFromMinimum, objective } from '../reference/nmf.js';
 import { dense, difference, nested, transpose } from './matrices.js';
 import { interactionsOf, modelSuite, triplets } from './suite.js';
@@ -33,7 +33,7 @@ beforeAll(async () => {
   byUser = await dense(await data.matrix());
 });
 
-const forms: NmfOptions[] = [
+const forms: NMFOptions[] = [
   { regularization: 0.05 },
   { regularization: 0.02, regularizationForm: 'perEntry' },
   { over: 'observed', regularization: 0.05 },

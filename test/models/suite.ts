@@ -2,68 +2,11 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import {
-  CsrMatrix,
-  type Fittable,
-  type History,
-  type Id,
-  Interactions,
-  type JobOptions,
-  type Recommendation,
-  type RecommendOptions,
-  setThreads,
-  TopknotError,
-  threads,
-  type Visitor,
-} from '../../lib/index.js';
-import type { Scorer } from '../../lib/models/recommender.js';
+import { CsrMatrix, type Id, type Interactions, type JobOptions, setThreads, threads } from '../../lib/index.js';
+import { type AnyModel, interactionsOf, rejects, triplets } from './any-model.js';
+import { learningTests } from './learning-suite.js';
 
-/** What every model can do. */
-export interface AnyModel extends Scorer {
-  fit(interactions: Fittable, options?: JobOptions): Promise<unknown>;
-  readonly isFitted: boolean;
-  recommend(user: Id, options?: RecommendOptions & JobOptions): Promise<Recommendation[]>;
-  recommend(users: readonly Id[], options?: RecommendOptions & JobOptions): Promise<Recommendation[][]>;
-  recommend(visitor: Visitor, options?: RecommendOptions & JobOptions): Promise<Recommendation[]>;
-  recommendSync(who: Id | Visitor, options?: RecommendOptions): Recommendation[];
-  score(user: Id, item: Id, options?: JobOptions): Promise<number>;
-  save(path: string, options?: JobOptions): Promise<void>;
-  dispose(): void;
-  // What many can.
-  foldIn?(history: History, options?: JobOptions): Promise<unknown>;
-  explain?(user: Id | Visitor, item: Id, options?: { k?: number } & JobOptions): Promise<unknown>;
-  similarItems?(item: Id, options?: { k?: number } & JobOptions): Promise<unknown>;
-  similarUsers?(user: Id, options?: { k?: number } & JobOptions): Promise<unknown>;
-  partialFit?(interactions: Fittable, options?: JobOptions): Promise<unknown>;
-}
-
-/** A repeatable stream of numbers in [0, 1): mulberry32. */
-export function numbers(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
-/** Random triplets in which every user and every item occurs; ids made by `user` and `item`. */
-export function triplets(users: number, items: number, user = (u: number): Id => u, item = (i: number): Id => i) {
-  const next = numbers(users * 1000 + items);
-  const cells = new Map<string, [Id, Id, number]>();
-  const add = (u: number, i: number) => cells.set(`${u} ${i}`, [user(u), item(i), 1 + Math.floor(next() * 4)]);
-  for (let u = 0; u < users; u++) for (let n = 0; n < 6; n++) add(u, Math.floor(next() ** 2 * items));
-  for (let i = 0; i < items; i++) add(Math.floor(next() * users), i);
-  return [...cells.values()];
-}
-
-export const interactionsOf = (rows: readonly (readonly [Id, Id, number])[]): Promise<Interactions> =>
-  Interactions.fromArrays({
-    users: rows.map((r) => r[0]),
-    items: rows.map((r) => r[1]),
-    values: rows.map((r) => r[2]),
-  });
+export { type AnyModel, interactionsOf, numbers, triplets } from './any-model.js';
 
 const idTypes: Record<string, (n: number) => Id> = {
   string: (n) => `id ${n} ü`,
@@ -72,24 +15,12 @@ const idTypes: Record<string, (n: number) => Id> = {
   'bigint beyond 64 bits': (n) => 2n ** 80n - BigInt(n),
 };
 
-/** Calls what must reject, not throw, with a TopknotError of this code and message; nothing where there is no call. */
-async function rejects(wanted: { code: string; message?: RegExp }, call?: () => Promise<unknown>): Promise<void> {
-  if (!call) return;
-  const { code, message = /^/ } = wanted;
-  const error = await call().then(
-    () => undefined,
-    (e) => e,
-  );
-  expect(error).toBeInstanceOf(TopknotError);
-  expect(error).toMatchObject({ code, message: expect.stringMatching(message) });
-}
-
 /** The tests that every model passes. `load` reads what `save` wrote. */
 export function modelSuite(
   name: string,
   make: () => AnyModel,
   load: (path: string, options?: JobOptions) => Promise<AnyModel>,
-  { seeded = true, needsHistory = false } = {},
+  { seeded = true, needsHistory = false, explainDigits = 4 } = {},
 ): void {
   const [userCount, itemCount] = [40, 70];
   const rows = triplets(
@@ -156,6 +87,8 @@ export function modelSuite(
       expect(list.map((r) => r.item)).not.toContain('i2');
       expect(model.recommendSync({ history }, { k: itemCount })).toEqual(list);
     });
+
+    learningTests({ model: () => model, make, load, data: () => data, rows, dir, explainDigits });
 
     it('scores as it ranks', async () => {
       const list = await model.recommend('u9', { k: 12, excludeSeen: false });

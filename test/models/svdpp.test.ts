@@ -3,7 +3,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { CsrMatrix, readSafetensors, SVDpp, type SVDppOptions } from '../../lib/index.js';
-import { type Rating, type SvdppParameters, svdppBatches, svdppEpoch, svdppVector } from '../reference/ratings.js';
+import {
+  explainRating,
+  type Rating,
+  type SvdppParameters,
+  svdppBatches,
+  svdppEpoch,
+  svdppVector,
+} from '../reference/ratings.js';
 import { interactionsOf, modelSuite, triplets } from './suite.js';
 
 const small = { factors: 5, iterations: 4 } as const;
@@ -112,6 +119,36 @@ it('folds in with the vectors of the items that were rated', async () => {
   const list = (await model.recommend({ history }, { k: 5 })).map((r) => r.item);
   const own = (await model.recommend(8, { k: 5 })).map((r) => r.item);
   expect(list.filter((item) => own.includes(item)).length).toBeGreaterThanOrEqual(3);
+});
+
+it('explains a prediction by the ratings and by what was rated', async () => {
+  const model = await new SVDpp({ factors: 4, learningRate: 0.02, iterations: 30, regularization: 0.1 }).fit(matrix);
+  const p = await parametersOf(model);
+  const own = byUser[8]!.map(([, item, r]) => [item, r] as const);
+  const history = own.map(([item, weight]) => ({ item, weight }));
+  for (const target of [2, 17, own[0]![0]]) {
+    const expected = explainRating(p, own, target, 0.1);
+    const plain = explainRating({ ...p, implicit: p.implicit.map((y) => y.map(() => 0)) }, own, target, 0.1);
+    expect(Math.max(...expected.map((x, n) => Math.abs(x - plain[n]!)))).toBeGreaterThan(1e-3);
+    const why = await model.explain({ history }, target, { k: 1000 });
+    const given = new Map(why.contributions.map((c) => [c.item, c.contribution]));
+    for (const [n, [item]] of own.entries()) expect(given.get(item)).toBeCloseTo(expected[n]!, 5);
+  }
+});
+
+it('partialFit leaves what the choice of an item tells as it is', async () => {
+  const model = await new SVDpp({ factors: 4, learningRate: 0.02, iterations: 10 }).fit(matrix);
+  const before = await parametersOf(model);
+  const shape = [userCount + 1, itemCount + 1] as const;
+  const [users, items] = [Int32Array.of(3, userCount, userCount), Int32Array.of(itemCount, itemCount, 5)];
+  await model.partialFit(await CsrMatrix.fromCoo(users, items, Float32Array.of(2, 4, 1), { shape }));
+  const after = await parametersOf(model);
+  expect(after.implicit).toEqual([...before.implicit, [0, 0, 0, 0]]);
+  // The item is solved with the whole vectors of its users, as they were after the first of the two solutions.
+  const own = [itemCount, 5].map((item) => ({ item, weight: item === 5 ? 1 : 4 }));
+  const vector = await model.foldIn(own);
+  const whole = await model.userFactors.data();
+  for (const [k, x] of vector.entries()) expect(whole[userCount * 4 + k]).toBeCloseTo(x, 5);
 });
 
 const bad: [SVDppOptions, string, RegExp][] = [

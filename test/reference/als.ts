@@ -1,5 +1,5 @@
 // Implicit ALS in float64 that reads like the formulas: no fused sums, no blocking, Gaussian elimination.
-// Rendle et al. 2022 ('ials') and Hu, Koren, Volinsky 2008 ('hkv'); see AlsOptions.
+// Rendle et al. 2022 ('ials') and Hu, Koren, Volinsky 2008 ('hkv'); see ALSOptions.
 
 export interface ReferenceOptions {
   objective: 'ials' | 'hkv';

@@ -30,6 +30,14 @@ export function objective(x: number[], yi: number[], yj: number[], bi: number, b
   return Math.log(sigmoid(margin)) - (lambda / 2) * (dot(x, x) + dot(yi, yi) + dot(yj, yj) + bi * bi + bj * bj);
 }
 
+/** Everybody's items, and the vectors and biases of a fit. */
+export interface Fitted {
+  owned: readonly (readonly number[])[];
+  x: readonly (readonly number[])[];
+  y: readonly (readonly number[])[];
+  b: readonly number[];
+}
+
 /** The streams of random numbers: what for, epoch, index. */
 const stream = (purpose: number, epoch: number, index: number): bigint =>
   (BigInt(purpose) << 60n) | (BigInt(epoch) << 20n) | BigInt(index);
@@ -115,4 +123,83 @@ export function bpr(owned: readonly (readonly number[])[], itemCount: number, o:
     loss.push(sum / samples);
   }
   return { x, y, b, loss };
+}
+
+/** A negative of somebody with these items and this vector, or -1. */
+function negative(
+  own: readonly number[],
+  vector: readonly number[],
+  fit: Fitted,
+  o: ReferenceOptions,
+  random: RandomStream,
+) {
+  const everything = fit.owned.flat();
+  const drawn = Array.from({ length: o.negativeSampling === 'hard' ? o.candidates : 1 }, () => {
+    for (let attempt = 0; attempt < 16; attempt++) {
+      const j =
+        o.negativeSampling === 'popularity' ? everything[random.below(everything.length)]! : random.below(fit.y.length);
+      if (!own.includes(j)) return j;
+    }
+    return -1;
+  }).filter((j) => j >= 0);
+  const score = (j: number) => dot(vector, fit.y[j]!) + fit.b[j]!;
+  return drawn.length ? drawn.reduce((best, j) => (score(j) > score(best) ? j : best)) : -1;
+}
+
+/**
+ * Folds a history in: its vector, as the sum of one for each of its items. A step adds η g (y_i - y_j) to that of item i and
+ * shrinks all by 1 - η λ.
+ */
+export function foldIn(own: readonly number[], fit: Fitted, o: ReferenceOptions): number[][] {
+  const parts = own.map(() => new Array<number>(o.factors).fill(0));
+  const random = new RandomStream(o.seed, stream(5, 0, 1));
+  for (let epoch = 0; epoch < o.iterations; epoch++) {
+    const order = [...own.keys()];
+    shuffle(order, new RandomStream(o.seed, stream(5, epoch, 0)));
+    for (const entry of order) {
+      const x = parts[0]!.map((_, k) => parts.reduce((sum, part) => sum + part[k]!, 0));
+      const i = own[entry]!;
+      const j = negative(own, x, fit, o, random);
+      if (j < 0) continue;
+      const g = sigmoid(dot(x, fit.y[j]!) + fit.b[j]! - dot(x, fit.y[i]!) - fit.b[i]!);
+      for (const part of parts) for (let k = 0; k < o.factors; k++) part[k]! *= 1 - o.learningRate * o.regularization;
+      for (let k = 0; k < o.factors; k++) parts[entry]![k]! += o.learningRate * g * (fit.y[i]![k]! - fit.y[j]![k]!);
+    }
+  }
+  return parts;
+}
+
+/** Vector and bias of an item with these users, all else as it is: native/models/bpr.h, bprItems. */
+export function itemRow(item: number, users: readonly number[], fit: Fitted, o: ReferenceOptions): [number[], number] {
+  const choices = fit.owned.flatMap((items, u) => items.map((i) => [u, i] as const));
+  const uniform = Math.max(1, Math.floor((choices.length + Math.floor(fit.y.length / 2)) / fit.y.length));
+  const asNegative = o.negativeSampling === 'popularity' ? users.length : uniform;
+  const y = new Array<number>(o.factors).fill(0);
+  let b = 0;
+  const random = new RandomStream(o.seed, stream(6, 0, 1));
+  const step = (u: number, other: number, sign: 1 | -1) => {
+    const margin = sign * (dot(y, fit.x[u]!) + b - dot(fit.x[u]!, fit.y[other]!) - fit.b[other]!);
+    const move = sign * o.learningRate * sigmoid(-margin);
+    for (let k = 0; k < o.factors; k++) y[k]! += move * fit.x[u]![k]! - o.learningRate * o.regularization * y[k]!;
+    if (o.biases) b += move - o.learningRate * o.regularization * b;
+  };
+  let taken = 0;
+  for (let epoch = 0; epoch < o.iterations; epoch++) {
+    const order = [...users];
+    shuffle(order, new RandomStream(o.seed, stream(6, epoch, 0)));
+    for (const u of order) {
+      const other = negative(fit.owned[u]!, fit.x[u]!, fit, o, random);
+      if (other >= 0) step(u, other, 1);
+      taken++;
+      const due = (steps: number) => Math.floor((steps * asNegative) / users.length);
+      for (let n = due(taken) - due(taken - 1); n > 0; n--)
+        for (let attempt = 0; attempt < 16; attempt++) {
+          const [stranger, chosen] = choices[random.below(choices.length)]!;
+          if (fit.owned[stranger]!.includes(item)) continue;
+          step(stranger, chosen, -1);
+          break;
+        }
+    }
+  }
+  return [y, b];
 }

@@ -13,14 +13,14 @@ export interface ReferenceOptions {
 }
 
 /** One row's vector and, last, its bias. */
-type Row = number[];
+export type Row = number[];
 /** A term of a row's objective: a row of the other side with its weight α r, 0 for a negative. */
 interface Term {
   other: Row;
   weight: number;
 }
 
-const score = (a: Row, b: Row): number =>
+export const score = (a: Row, b: Row): number =>
   a.slice(0, -1).reduce((sum, v, k) => sum + v * b[k]!, 0) + a.at(-1)! + b.at(-1)!;
 
 /** Σ α r s - (1 + α r) ln(1 + e^s) - λ/2 (|x|² + b²). */
@@ -77,4 +77,40 @@ export function logisticMf(values: readonly (readonly number[])[], o: ReferenceO
     sweep(values, x, squaredX, y, (1n << 60n) | (BigInt(iteration) << 36n));
   }
   return { x: x.map((row, u) => (values[u]!.some((v) => v) ? row : row.map(() => 0))), y };
+}
+
+/**
+ * Folds a row in with the other side `others` as it is, from zero: vector and bias, as the sum of one row for each entry of
+ * `own`, (row of the other side, value). Each step takes for an entry its own term and the negatives drawn for it.
+ */
+export function foldIn(
+  own: readonly (readonly [number, number])[],
+  others: readonly Row[],
+  o: ReferenceOptions,
+): Row[] {
+  const width = o.factors + 1;
+  const parts = own.map(() => new Array<number>(width).fill(0));
+  const squares = new Array<number>(width).fill(0);
+  const chosen = new Set(own.map(([i]) => i));
+  for (let iteration = 0; iteration < o.iterations; iteration++) {
+    const random = new RandomStream(o.seed, (3n << 60n) | (BigInt(iteration) << 36n));
+    const terms = own.map(([i, value]): Term[] => [{ other: others[i]!, weight: o.alpha * value }]);
+    for (const of of terms)
+      for (let n = 0; n < o.negatives; n++)
+        for (let attempt = 0; attempt < 16; attempt++) {
+          const j = random.below(others.length);
+          if (chosen.has(j)) continue;
+          of.push({ other: others[j]!, weight: 0 });
+          break;
+        }
+    const row = squares.map((_, k) => parts.reduce((sum, part) => sum + part[k]!, 0));
+    gradient(row, terms.flat(), o.regularization).forEach((g, k) => {
+      squares[k]! += g * g;
+    });
+    const slopes = terms.map((of) => gradient(row, of, 0));
+    for (const [e, part] of parts.entries())
+      for (let k = 0; k < width; k++)
+        part[k]! += (o.learningRate * (slopes[e]![k]! - o.regularization * part[k]!)) / (Math.sqrt(squares[k]!) + 1e-8);
+  }
+  return parts;
 }

@@ -154,3 +154,27 @@ export function svdppBatches(byUser: readonly (readonly Rating[])[], seed: numbe
     return batches;
   });
 }
+
+/**
+ * What each of somebody's ratings, given as (item, rating), adds to their predicted rating of `target`, beyond μ + b_target.
+ * The prediction is linear in how far each rating is from μ + b_i and, in SVD++, in the y of each rated item: with all of
+ * them 0 but those of one, it is what that one adds.
+ */
+export function explainRating(
+  p: Parameters & { implicit?: number[][] },
+  own: readonly (readonly [number, number])[],
+  target: number,
+  regularization: number,
+): number[] {
+  const unbiased = p.items.map(({ vector }) => ({ vector, bias: 0 }));
+  const { vector: q } = p.items[target]!;
+  return own.map(([item, rating]) => {
+    const y = (p.implicit?.[item] ?? q.map(() => 0)).map((x) => x / Math.sqrt(own.length));
+    const alone = own.map(([i]) => {
+      const far = i === item ? rating - p.mean - p.items[i]!.bias : 0;
+      return [i, far - dot(p.items[i]!.vector, y)] as const;
+    });
+    const { vector, bias } = solveRatings(alone, unbiased, regularization);
+    return dot(vector, q) + bias + dot(q, y);
+  });
+}

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "backend/bpr_args.h"
+#include "backend/negatives.h"
 #include "cpu/kernels/guard.h"
-#include "cpu/kernels/negatives.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "cpu/kernels/bpr.cpp"

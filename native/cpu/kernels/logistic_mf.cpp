@@ -3,9 +3,9 @@
 #include <vector>
 
 #include "backend/logistic_mf_args.h"
+#include "backend/negatives.h"
 #include "cpu/kernels/als_schedule.h"
 #include "cpu/kernels/guard.h"
-#include "cpu/kernels/negatives.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "cpu/kernels/logistic_mf.cpp"

@@ -1,4 +1,4 @@
-// How a warp draws negatives: the same items as cpu/kernels/negatives.h, in the same order, from the same numbers.
+// How a warp draws negatives: the same items as backend/negatives.h, in the same order, from the same numbers.
 #pragma once
 #include "backend/own_items.h"
 #include "core/random.h"

@@ -1,0 +1,160 @@
+import { knownOptions, oneOf } from '../check.js';
+import { type CsrHandles, CsrMatrix, type Duplicates } from '../csr.js';
+import { type Id, Ids } from '../data/ids.js';
+import { TopknotError } from '../errors.js';
+import { type JobOptions, runJob } from '../job.js';
+import { native } from '../native.js';
+import type { Control, Handle } from '../native-ops.js';
+import { inSlices } from '../slices.js';
+import { Tensor } from '../tensor.js';
+import { checkedInteractions, type Fittable, type Fitted } from './model.js';
+
+export interface PartialFitOptions extends JobOptions {
+  /** Whose rows are solved again; 'both' unless given. */
+  update?: 'users' | 'items' | 'both' | undefined;
+  /** What a cell becomes that the model has already: 'last' (the new value) unless given. */
+  duplicates?: Duplicates | undefined;
+}
+
+/** One row for each user and each item: vectors, with what else a model scores by. @internal */
+export interface FactorRows {
+  readonly users: Tensor<'float32'>;
+  readonly items: Tensor<'float32'>;
+}
+
+/** One column of such rows, as a tensor of one dimension. @internal */
+export async function column(control: Control, rows: Handle, at: number): Promise<Handle> {
+  const found = await native.takeColumns(control, rows, at, 1);
+  return native.tensorFrom(found, 'float32', [native.tensorInfo(found).shape[0]!]);
+}
+
+/** Rows of one side that are to be solved, the other side being as it is. @internal */
+export interface TouchedRows extends FactorRows {
+  readonly side: keyof FactorRows;
+  /** Their numbers among `users` or `items`. */
+  readonly at: Int32Array;
+  /** Their interactions: [at.length, the size of the other side]. */
+  readonly matrix: CsrHandles;
+  /** All interactions, users × items. */
+  readonly seen: CsrMatrix;
+}
+
+/** How a model takes in interactions. @internal */
+export interface Learner {
+  /** What a user or an item has of which nothing is known. */
+  readonly fresh: Record<keyof FactorRows, Float32Array>;
+  /** The new rows. */
+  solve(touched: TouchedRows, control: Control): Promise<Handle>;
+}
+
+/**
+ * The body of `partialFit`: merges, grows, and solves what the interactions name, one side after the other.
+ * @internal
+ */
+export async function learnOn<U extends Id, I extends Id>(
+  previous: Fitted<U, I>,
+  rows: FactorRows,
+  interactions: Fittable<U, I>,
+  options: PartialFitOptions,
+  learner: Learner,
+): Promise<Fitted<U, I> & { rows: FactorRows }> {
+  knownOptions(options, ['update', 'duplicates', 'signal', 'onProgress']);
+  const { signal } = options;
+  const update = oneOf('update', options.update ?? 'both', ['users', 'items', 'both'] as const);
+  const data = await checkedInteractions(interactions, options);
+  const users = await growIds('users', previous.users, data.users, signal);
+  const items = await growIds('items', previous.items, data.items, signal);
+  const counts = [users.ids.size, items.ids.size] as const;
+  const duplicates = options.duplicates ?? 'last';
+  const seen = new CsrMatrix(
+    await runJob('long', { signal }, (control) =>
+      native.csrUpdate(
+        control,
+        previous.seen.handles,
+        data.seen.handles,
+        users.rowOf,
+        items.rowOf,
+        ...counts,
+        duplicates,
+      ),
+    ),
+  );
+  const sides = {
+    users: { at: users.rowOf.filter((_, row) => !data.emptyUsers.has(row)), matrix: seen },
+    items: {
+      at: items.rowOf.filter((_, row) => !data.emptyItems.has(row)),
+      matrix: update === 'users' ? seen : await seen.transpose({ signal }),
+    },
+  };
+  let now: FactorRows = {
+    users: await grown(rows.users, users.ids.size, learner.fresh.users, signal),
+    items: await grown(rows.items, items.ids.size, learner.fresh.items, signal),
+  };
+  const order = update === 'both' ? (['users', 'items', 'users'] as const) : [update];
+  for (const [done, side] of order.entries()) {
+    const { at, matrix } = sides[side];
+    const solved = await runJob('long', { signal }, async (control) => {
+      const own = await native.csrTakeRows(control, matrix.handles, at);
+      const rows = await learner.solve({ ...now, side, at, matrix: own, seen }, control);
+      return native.replaceRows(control, now[side].handle, now[side].shape[0]!, at, rows);
+    });
+    now = { ...now, [side]: new Tensor(solved) };
+    options.onProgress?.({ done: done + 1, total: order.length });
+  }
+  if (sides.items.matrix !== seen) sides.items.matrix.dispose();
+  return { users: users.ids, items: items.ids, seen, rows: now };
+}
+
+/** The same rows and, at the end, fresh ones, `count` in all. */
+async function grown(
+  rows: Tensor<'float32'>,
+  count: number,
+  fresh: Float32Array,
+  signal: AbortSignal | undefined,
+): Promise<Tensor<'float32'>> {
+  const [known, width] = rows.shape as [number, number];
+  const added = new Float32Array((count - known) * width);
+  for (let at = 0; at < added.length; at += width) added.set(fresh, at);
+  const at = Int32Array.from({ length: count - known }, (_, i) => known + i);
+  return new Tensor(
+    await runJob('long', { signal }, (control) =>
+      native.replaceRows(control, rows.handle, count, at, native.tensorFrom(added, 'float32', [count - known, width])),
+    ),
+  );
+}
+
+/** `known` with the new ones of `more` at the end, and the row there of each of `more`. */
+async function growIds<T extends Id>(
+  name: string,
+  known: Ids<T>,
+  more: Ids<T>,
+  signal: AbortSignal | undefined,
+): Promise<{ ids: Ids<T>; rowOf: Int32Array }> {
+  const rowOf = new Int32Array(more.size);
+  if (known.isRange && more.isRange) {
+    const ids = Ids.range(Math.max(known.size, more.size)) as Ids as Ids<T>;
+    return { ids, rowOf: rowOf.map((_, row) => row) };
+  }
+  if (known.type !== more.type)
+    throw new TopknotError(
+      'ERR_ARGUMENT',
+      `interactions.${name}: expected ids that are a ${known.type}, as in the fit, but received a ${more.type}`,
+    );
+  await known.ready();
+  const added: T[] = [];
+  const visit = (begin: number, end: number) => {
+    for (let i = begin; i < end; i++) {
+      const id = more.at(i);
+      const row = known.indexOf(id);
+      rowOf[i] = row >= 0 ? row : known.size + added.push(id) - 1;
+    }
+  };
+  await inSlices(more.size, visit, signal);
+  if (added.length === 0) return { ids: known, rowOf };
+  const ids: T[] = [];
+  const copy = (begin: number, end: number) => {
+    for (let row = begin; row < end; row++) ids.push(row < known.size ? known.at(row) : added[row - known.size]!);
+  };
+  await inSlices(known.size + added.length, copy, signal);
+  return { ids: new Ids(ids), rowOf };
+}

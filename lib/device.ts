@@ -27,8 +27,8 @@ export function cudaProblem(): string {
 /**
  * The full name of a device that is there: 'cpu', 'cuda:0', ... Whatever has an option `device` takes the same names.
  *
- * @param name 'cpu'; 'cuda', the first GPU; 'cuda:1', ...; or 'auto', the first GPU that can be used, else the CPU (after
- *   ERR_DEVICE_LOST that GPU is still named: go on with 'cpu')
+ * @param name 'cpu'; 'cuda', the first GPU; 'cuda:1', ...; or 'auto', the first GPU that can be used, else the CPU;
+ *   a GPU that was lost (ERR_DEVICE_LOST) is passed over
  * @throws ERR_DEVICE when there is no such device, saying what was found and what to do; ERR_ARGUMENT for another name
  * @example const users = tensor(vectors).to(device('auto'));
  */

@@ -18,7 +18,7 @@ export interface NativeOps {
   readSync(tensor: Handle): TypedArray;
   tensorInfo(tensor: Handle | TypedArray): { shape: readonly number[]; dtype: DType; device: string; };
   tensorFrom(data: Handle | TypedArray, dtype: DType, shape: readonly number[]): Handle;
-  tensorFull(dtype: DType, shape: readonly number[], value: number): Handle;
+  tensorFull(dtype: DType, shape: readonly number[], value: number, device: string | undefined): Handle;
   toDevice(tensor: Handle | TypedArray, device: string): Handle;
   cast(tensor: Handle | TypedArray, dtype: DType): Handle;
   concat(control: Control | undefined, parts: readonly (Handle)[]): Promise<Handle>;
@@ -47,6 +47,8 @@ export interface NativeOps {
   csrUpdateSync(matrix: { indptr: Handle; indices: Handle; values: Handle; cols: number; }, update: { indptr: Handle; indices: Handle; values: Handle; cols: number; }, rowOf: Handle | TypedArray, colOf: Handle | TypedArray, rowCount: number, colCount: number, duplicates: 'sum' | 'refuse' | 'first' | 'last' | 'max'): { indptr: Handle; indices: Handle; values: Handle; cols: number; };
   memoryUse(): { hostBytes: number; hostBuffers: number; hostKeptBytes: number; cudaBytes: number; cudaBuffers: number; cuda: readonly ({ device: string; usedBytes: number; keptBytes: number; })[]; };
   trim(): void;
+  fitsDevice(control: Control | undefined, device: string, bytes: number, most: number | undefined): Promise<boolean>;
+  fitsDeviceSync(device: string, bytes: number, most: number | undefined): boolean;
   threads(): number;
   setThreads(threads: number): void;
   isas(): readonly string[];
@@ -102,8 +104,8 @@ export interface NativeOps {
   embeddingBag(table: { data: Handle; scale?: Handle | undefined; bias?: Handle | undefined; }, ids: Handle | TypedArray, offsets: Handle | TypedArray | undefined, options: { mode: 'sum' | 'mean' | 'max'; weights?: Handle | undefined; padding: number; }, device: string | undefined): Handle;
   embeddingBagRows(control: Control | undefined, table: { data: Handle; scale?: Handle | undefined; bias?: Handle | undefined; }, ids: Handle | TypedArray, offsets: Handle | TypedArray | undefined, options: { mode: 'sum' | 'mean' | 'max'; weights?: Handle | undefined; padding: number; }, device: string | undefined): Promise<Handle>;
   embeddingBagRowsSync(table: { data: Handle; scale?: Handle | undefined; bias?: Handle | undefined; }, ids: Handle | TypedArray, offsets: Handle | TypedArray | undefined, options: { mode: 'sum' | 'mean' | 'max'; weights?: Handle | undefined; padding: number; }, device: string | undefined): Handle;
-  randomValues(control: Control | undefined, dtype: DType, shape: readonly number[], distribution: 'normal' | 'uniform', deviation: number, seed: number): Promise<Handle>;
-  randomValuesSync(dtype: DType, shape: readonly number[], distribution: 'normal' | 'uniform', deviation: number, seed: number): Handle;
+  randomValues(control: Control | undefined, dtype: DType, shape: readonly number[], distribution: 'normal' | 'uniform', deviation: number, seed: number, device: string | undefined): Promise<Handle>;
+  randomValuesSync(dtype: DType, shape: readonly number[], distribution: 'normal' | 'uniform', deviation: number, seed: number, device: string | undefined): Handle;
   embeddingBagBackward(control: Control | undefined, gradient: Handle | TypedArray, table: { data: Handle; scale?: Handle | undefined; bias?: Handle | undefined; }, ids: Handle | TypedArray, offsets: Handle | TypedArray | undefined, options: { mode: 'sum' | 'mean' | 'max'; weights?: Handle | undefined; padding: number; }, weightGradient: boolean): Promise<{ rows: Handle; values: Handle; weights?: Handle | undefined; }>;
   embeddingBagBackwardSync(gradient: Handle | TypedArray, table: { data: Handle; scale?: Handle | undefined; bias?: Handle | undefined; }, ids: Handle | TypedArray, offsets: Handle | TypedArray | undefined, options: { mode: 'sum' | 'mean' | 'max'; weights?: Handle | undefined; padding: number; }, weightGradient: boolean): { rows: Handle; values: Handle; weights?: Handle | undefined; };
   embeddingQuantize(control: Control | undefined, table: Handle | TypedArray, bits: number): Promise<{ data: Handle; scale: Handle; bias: Handle; }>;

@@ -161,7 +161,7 @@ export function full<D extends DType = 'float32'>(
   options: { dtype?: D; value?: number; device?: string | undefined } = {},
 ): Tensor<D> {
   knownOptions(options, ['dtype', 'value', 'device']);
-  return placed(native.tensorFull(options.dtype ?? 'float32', shape, options.value ?? 0), options.device);
+  return new Tensor<D>(native.tensorFull(options.dtype ?? 'float32', shape, options.value ?? 0, options.device));
 }
 
 /** A tensor that was made on the CPU, where it was asked for. */

@@ -1,4 +1,5 @@
 import { finite, integer, knownOptions, oneOf } from '../check.js';
+import { type DType, dtypeBytes } from '../dtype.js';
 import { expected, TopknotError } from '../errors.js';
 import { readSafetensors, writeSafetensors } from '../format/safetensors.js';
 import { type JobOptions, runJob } from '../job.js';
@@ -139,12 +140,15 @@ export class EmbeddingTable {
     integer('shape', shape[0], 0);
     integer('shape', shape[1], 1);
     const placement = placementOf({ device, deviceBytes });
-    const made = await runJob('long', {}, (control) =>
-      native.randomValues(control, dtype, shape, init, std, checked.seed),
-    );
-    const state = stateOf({ table: new Tensor(made) }, checked.optimizer);
-    const [table, ...own] = await placed([made, ...state], placement, 'owned');
-    return new EmbeddingTable(table!, own, 0, checked, placement.device);
+    const make = async (where: string): Promise<readonly Handle[]> => {
+      const made = await runJob('long', {}, (control) =>
+        native.randomValues(control, dtype, shape, init, std, checked.seed, where),
+      );
+      return [made, ...stateOf({ table: new Tensor(made) }, checked.optimizer)];
+    };
+    const [table, ...state] =
+      (await madeThere(make, shape, dtype, checked.optimizer, placement)) ?? (await make('cpu'));
+    return new EmbeddingTable(table!, state, 0, checked, placement.device);
   }
 
   /**
@@ -353,7 +357,7 @@ function stateOf(
     throw new TopknotError('ERR_DTYPE', `start: expected float32, float16 or bfloat16 but received ${table.dtype}`);
   return names[optimizer].map((name) => {
     const shape = optimizer === 'adagrad' ? [table.shape[0]!] : table.shape;
-    if (!state) return native.toDevice(native.tensorFull('float32', shape, 0), table.device);
+    if (!state) return native.tensorFull('float32', shape, 0, table.device);
     const given = state[name];
     if (!(given instanceof Tensor))
       throw new TopknotError('ERR_ARGUMENT', `start.state: expected '${name}' for the optimizer '${optimizer}'`);
@@ -369,6 +373,26 @@ function stateOf(
       );
     return given.handle;
   });
+}
+
+/** What `make` makes on the GPU; undefined on the CPU, and where it would take too much of the GPU's memory. */
+async function madeThere(
+  make: (device: string) => Promise<readonly Handle[]>,
+  [rows, cols]: readonly [number, number],
+  dtype: DType,
+  optimizer: EmbeddingOptimizer,
+  { device, bytes: most }: Placement,
+): Promise<readonly Handle[] | undefined> {
+  if (device === 'cpu') return undefined;
+  const ofState = { sgd: 0, adagrad: 4, adam: 8 * cols }[optimizer];
+  const bytes = rows * (cols * dtypeBytes[dtype] + ofState);
+  if (!(await runJob('long', {}, (control) => native.fitsDevice(control, device, bytes, most)))) return undefined;
+  try {
+    return await make(device);
+  } catch (error) {
+    if ((error as TopknotError).code !== 'ERR_MEMORY') throw error;
+    return undefined; // others took the memory
+  }
 }
 
 /**

@@ -169,7 +169,7 @@ export class MultiHeadAttention {
     const parameters = shapes.map(async ([name, shape], i) => {
       const bound = name === 'out_proj.weight' ? 1 / Math.sqrt(embedDim) : Math.sqrt(6 / (shape[0]! + shape[1]!));
       const handle = await runJob('long', {}, (control) =>
-        native.randomValues(control, 'float32', shape, 'uniform', bound / Math.sqrt(3), seed * 4 + i),
+        native.randomValues(control, 'float32', shape, 'uniform', bound / Math.sqrt(3), seed * 4 + i, undefined),
       );
       return [name, new Tensor(handle)] as [string, Tensor];
     });

@@ -137,7 +137,7 @@ function handles(a: Operand, b: Operand): [Handle, Handle] {
 /** A number becomes a tensor beside the other operand. */
 function operand(name: string, value: Operand, other: Operand): Handle {
   if (typeof value === 'number')
-    return native.toDevice(native.tensorFull('float32', [], value), other instanceof Tensor ? other.device : 'cpu');
+    return native.tensorFull('float32', [], value, other instanceof Tensor ? other.device : 'cpu');
   return value instanceof Tensor ? value.handle : expected(name, 'a Tensor or a number', value);
 }
 

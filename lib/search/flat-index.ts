@@ -180,19 +180,27 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
     queries: Queries | BitQueries,
     options: FlatSearchOptions<T> & JobOptions = {},
   ): Promise<SearchResult<T> | SearchResult<T>[]> {
-    const segments = this.#segments.list;
-    let flat = this.#flat(queries);
+    const flat = this.#flat(queries);
     const filter = heldFilter(options?.filter);
-    if (filter) {
-      // The caller may change both while we wait.
-      if (flat === queries) flat = (queries as Float32Array | Uint8Array).slice();
-      options = { ...options, filter };
+    if (!filter) return this.#search(this.#segments.list, flat, isOne(queries), options);
+    // The caller may change both while we wait.
+    const held = flat === queries ? (queries as Float32Array | Uint8Array).slice() : flat;
+    return this.#segments.reading(async (segments) => {
       for (const s of segments) await s.ids.ready();
-    }
-    const call = this.#call(segments, flat, options);
-    if (!call) return isOne(queries) ? nothing<T>() : [];
+      return this.#search(segments, held, isOne(queries), { ...options, filter });
+    });
+  }
+
+  async #search(
+    segments: readonly Segment<T>[],
+    queries: Float32Array | Uint8Array | Handle,
+    one: boolean,
+    options: FlatSearchOptions<T> & JobOptions,
+  ): Promise<SearchResult<T> | SearchResult<T>[]> {
+    const call = this.#call(segments, queries, options);
+    if (!call) return one ? nothing<T>() : [];
     const found = await runJob('query', options, (control) => native.indexSearch(control, ...call));
-    return this.#answer(segments, found, isOne(queries), call[2].k);
+    return this.#answer(segments, found, one, call[2].k);
   }
 
   /**
@@ -220,7 +228,14 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
     queries: readonly Vector[] | Tensor<'float32'>,
     options: Pick<FlatSearchOptions<T>, 'k' | 'filter' | 'rescore'> & JobOptions = {},
   ): Promise<number> {
-    const segments = this.#segments.list;
+    return this.#segments.reading((segments) => this.#recall(segments, queries, options));
+  }
+
+  async #recall(
+    segments: readonly Segment<T>[],
+    queries: readonly Vector[] | Tensor<'float32'>,
+    options: Pick<FlatSearchOptions<T>, 'k' | 'filter' | 'rescore'> & JobOptions,
+  ): Promise<number> {
     const flat = this.#flat(queries);
     const filter = heldFilter(options.filter);
     if (filter) for (const s of segments) await s.ids.ready();
@@ -277,7 +292,7 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
    * @throws ERR_IO; ERR_VALUE for an empty index
    */
   async save(path: string, options: JobOptions = {}): Promise<void> {
-    await saveFlat(path, this.#segments.list, this.storage, this.metric, options);
+    await this.#segments.reading((segments) => saveFlat(path, segments, this.storage, this.metric, options));
   }
 
   /** Frees the memory now, unless a running search or a tensor of the caller still needs it. */

@@ -78,8 +78,14 @@ export class Segment<T extends Id = Id> {
     } as unknown as NativeSegment;
   }
 
+  /** Its tensors. */
+  get all(): Tensor[] {
+    const { vectors, norms, codes } = this.tensors;
+    return [vectors, norms, codes?.codes, codes?.scales, codes?.residuals].filter((t) => t !== undefined);
+  }
+
   dispose(): void {
-    for (const t of tensorsOf(this.tensors)) t.dispose();
+    for (const t of this.all) t.dispose();
   }
 }
 
@@ -88,9 +94,6 @@ const words = (bits: Uint8Array | undefined): BigInt64Array | undefined =>
   bits && new BigInt64Array(bits.buffer, bits.byteOffset, bits.length / 8);
 
 type NativeSegment = Parameters<typeof native.indexSearchSync>[1][number];
-
-const tensorsOf = ({ vectors, norms, codes }: SegmentTensors): Tensor[] =>
-  [vectors, norms, codes?.codes, codes?.scales, codes?.residuals].filter((t) => t !== undefined);
 
 /** @throws ERR_VALUE for a number that is not finite @internal */
 export async function requireFinite(vectors: Tensor, { signal }: JobOptions): Promise<void> {

@@ -17,6 +17,10 @@ export class Segments<T extends Id = Id> {
   #ids: Ids<T> | undefined;
   #changes: Promise<unknown> = Promise.resolve();
   #disposed = false;
+  /** Lists that somebody is reading, and how many are. */
+  readonly #read = new Map<readonly Segment<T>[], number>();
+  /** Tensors that changes have replaced, for as long as such a list has them. */
+  readonly #replaced = new Set<Tensor>();
 
   constructor(
     first: Segment<T>,
@@ -30,6 +34,20 @@ export class Segments<T extends Id = Id> {
   /** At least one, as of now. */
   get list(): readonly Segment<T>[] {
     return this.#list;
+  }
+
+  /** Runs `read` on the list as of now, whose tensors stay until it has ended, whatever changes. */
+  async reading<R>(read: (list: readonly Segment<T>[]) => Promise<R>): Promise<R> {
+    const list = this.#list;
+    this.#read.set(list, (this.#read.get(list) ?? 0) + 1);
+    try {
+      return await read(list);
+    } finally {
+      const others = this.#read.get(list)! - 1;
+      if (others > 0) this.#read.set(list, others);
+      else this.#read.delete(list);
+      this.#free();
+    }
   }
 
   /** Number of vectors. */
@@ -100,6 +118,7 @@ export class Segments<T extends Id = Id> {
   dispose(): void {
     this.#disposed = true;
     for (const s of this.#list) s.dispose();
+    for (const t of this.#replaced) t.dispose();
   }
 
   /**
@@ -125,8 +144,22 @@ export class Segments<T extends Id = Id> {
       for (const s of segments) s.dispose();
       throw new TopknotError('ERR_DISPOSED', 'index: this index has been disposed');
     }
+    for (const s of this.#list) for (const t of s.all) this.#replaced.add(t);
     this.#list = segments;
     this.#ids = undefined;
+    this.#free();
+  }
+
+  /** Gives back what changes have replaced and nobody reads any more; work in flight has references of its own. */
+  #free(): void {
+    if (this.#replaced.size === 0) return;
+    for (const s of this.#list) for (const t of s.all) this.#replaced.delete(t);
+    const read = new Set([...this.#read.keys()].flatMap((list) => list.flatMap((s) => s.all)));
+    for (const t of this.#replaced) {
+      if (read.has(t)) continue;
+      t.dispose();
+      this.#replaced.delete(t);
+    }
   }
 
   /** Runs one change after the other. */

@@ -1,6 +1,8 @@
 #include "backend/memory.h"
 
+#include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "backend/registry.h"
 
@@ -46,6 +48,20 @@ void copyInto(const Tensor& from, const Tensor& to) {
     check(backendOf(source).download(execOf(source), out, in, from.bytes()));
   } else {
     copyInto(copyTo(from, Device{}), to);
+  }
+}
+
+void fill(const Tensor& t, const void* element) {
+  // A little of it comes from the host; copies within the device double what is there.
+  constexpr size_t most = 64 << 10;
+  const size_t size = sizeOf(t.dtype), total = t.bytes();
+  std::vector<char> start(std::min(total, most));
+  for (size_t i = 0; i < start.size(); i += size) std::memcpy(start.data() + i, element, size);
+  char* const out = t.data<char>();
+  check(backendOf(t.device()).upload(execOf(t.device()), out, start.data(), start.size()));
+  for (size_t done = start.size(), next = 0; done < total; done += next) {
+    next = std::min(done, total - done);
+    copyBytes(t.device(), out + done, out, next);
   }
 }
 

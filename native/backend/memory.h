@@ -19,6 +19,9 @@ Tensor copyTo(const Tensor& t, Device device);
 /// The elements of `from` into `to`, which has as many bytes; on any two devices.
 void copyInto(const Tensor& from, const Tensor& to);
 
+/// Every element of t, which is on a GPU, becomes the one at `element`.
+void fill(const Tensor& t, const void* element);
+
 /// From a device to the host.
 void fetchBytes(Device device, void* to, const void* from, size_t bytes);
 /// Element i of t, whose elements are T.

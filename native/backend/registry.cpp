@@ -36,9 +36,16 @@ int32_t indexOf(const std::string& name) {
   return name.starts_with("cuda:") && plain ? std::atoi(digits.c_str()) : -1;
 }
 
+/// A kernel of this process crashed there: it must have been in use.
+bool lost(int32_t index) {
+  uint64_t bytes = 0;
+  return tables[index].load(std::memory_order_acquire) &&
+         cuda().plugin->freeBytes(index, &bytes).code == static_cast<int32_t>(ErrorCode::deviceLost);
+}
+
 bool usable(int32_t index) {
   CudaDeviceInfo info{};
-  return cuda().plugin->device(index, &info).ok() && info.major >= oldestCuda;
+  return cuda().plugin->device(index, &info).ok() && info.major >= oldestCuda && !lost(index);
 }
 
 }  // namespace
@@ -99,6 +106,10 @@ int64_t freeBytes(Device device) {
   uint64_t bytes = 0;
   check(cuda().plugin->freeBytes(device.index, &bytes));
   return static_cast<int64_t>(bytes);
+}
+
+bool fits(int64_t bytes, Device device, std::optional<int64_t> most) {
+  return bytes <= (most ? *most : freeBytes(device) / 3);
 }
 
 std::vector<DeviceMemory> cudaMemory() {

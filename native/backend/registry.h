@@ -1,5 +1,6 @@
 // Finds the backend of a device and calls its kernels.
 #pragma once
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,8 +18,8 @@ void useIsa(const std::string& isa);
 
 /// Throws ERR_DEVICE, saying what was looked for and what to do, when there is none.
 const Backend& backendOf(Device device);
-/// 'cpu', 'cuda' (the first GPU), 'cuda:1', ..., or 'auto': the first GPU that can be used, else the CPU. Throws
-/// ERR_ARGUMENT for another name, ERR_DEVICE for a device that is not there.
+/// 'cpu', 'cuda' (the first GPU), 'cuda:1', ..., or 'auto': the first GPU that can be used and is not lost, else the
+/// CPU. Throws ERR_ARGUMENT for another name, ERR_DEVICE for a device that is not there.
 Device deviceNamed(const std::string& name);
 
 struct DeviceInfo {
@@ -33,6 +34,9 @@ std::vector<DeviceInfo> devices();
 std::string cudaProblem();
 /// Memory that could be allocated now. On a CUDA device it makes a context when the process has none there.
 int64_t freeBytes(Device device);
+
+/// Whether so many bytes may be placed on a GPU to stay there: up to `most`, a third of what is free unless given.
+bool fits(int64_t bytes, Device device, std::optional<int64_t> most);
 
 struct DeviceMemory {
   Device device;

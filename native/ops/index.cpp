@@ -35,7 +35,7 @@ std::vector<Tensor> indexPlace(Job& job, std::vector<Tensor> tensors, std::strin
   const Device target = deviceNamed(device);
   int64_t total = 0;
   for (const Tensor& t : tensors) total += static_cast<int64_t>(t.bytes());
-  if (total > (bytes ? *bytes : freeBytes(target) / 3)) return {};
+  if (!fits(total, target, bytes)) return {};
   std::vector<Tensor> out;
   try {
     for (const Tensor& t : tensors) {

@@ -1,6 +1,8 @@
 // Starting values of parameters: each is a function of the seed, its row and its place in the row.
 #include <cmath>
 
+#include "backend/memory.h"
+#include "backend/registry.h"
 #include "core/random.h"
 #include "ops/ops.h"
 
@@ -23,20 +25,10 @@ std::array<double, 4> drawFour(Distribution distribution, const std::array<uint3
   return out;
 }
 
-}  // namespace
-
-namespace ops {
-
-Tensor randomValues(Job& job, DType dtype, std::vector<int64_t> dims, Distribution distribution, double deviation,
-                    int64_t seed) {
-  require(dtype == DType::float32 || dtype == DType::float16 || dtype == DType::bfloat16, ErrorCode::dtype,
-          "dtype: expected float32, float16 or bfloat16 but received ", std::string(text(dtype)));
-  require(std::isfinite(deviation) && deviation >= 0, ErrorCode::range,
-          "std: expected a finite number of 0 or more but received ", deviation);
-  Tensor out = Tensor::host(dtype, Shape(dims));
-  require(out.rank() >= 1, ErrorCode::shape, "shape: expected at least one dimension");
+/// Rows [first, first + the rows of `out`), on the host.
+void drawRows(Job& job, Distribution distribution, double deviation, int64_t seed, int64_t first, const Tensor& out) {
   const int64_t rows = out.shape[0], cols = rows > 0 ? out.count() / rows : 0;
-  dispatch(dtype, [&]<typename T>(T) {
+  dispatch(out.dtype, [&]<typename T>(T) {
     if constexpr (std::is_same_v<T, float> || std::is_same_v<T, Float16> || std::is_same_v<T, BFloat16>) {
       const auto store = [](double x, T& to) {
         if constexpr (std::is_same_v<T, float>) to = static_cast<float>(x);
@@ -49,7 +41,7 @@ Tensor randomValues(Job& job, DType dtype, std::vector<int64_t> dims, Distributi
           T* values = out.data<T>() + row * cols;
           for (int64_t c = 0; c < cols; c += 4) {
             const auto words =
-                philox(static_cast<uint64_t>(seed), static_cast<uint64_t>(row), static_cast<uint64_t>(c / 4));
+                philox(static_cast<uint64_t>(seed), static_cast<uint64_t>(first + row), static_cast<uint64_t>(c / 4));
             const auto four = drawFour(distribution, words);
             for (int64_t i = c; i < std::min(c + 4, cols); ++i) {
               store(four[static_cast<size_t>(i - c)] * deviation, values[i]);
@@ -60,6 +52,38 @@ Tensor randomValues(Job& job, DType dtype, std::vector<int64_t> dims, Distributi
     }
   });
   job.checkCancelled();
+}
+
+}  // namespace
+
+namespace ops {
+
+Tensor randomValues(Job& job, DType dtype, std::vector<int64_t> dims, Distribution distribution, double deviation,
+                    int64_t seed, std::optional<std::string> device) {
+  require(dtype == DType::float32 || dtype == DType::float16 || dtype == DType::bfloat16, ErrorCode::dtype,
+          "dtype: expected float32, float16 or bfloat16 but received ", std::string(text(dtype)));
+  require(std::isfinite(deviation) && deviation >= 0, ErrorCode::range,
+          "std: expected a finite number of 0 or more but received ", deviation);
+  const Device where = device ? deviceNamed(*device) : Device{};
+  const Shape shape(dims);
+  require(shape.rank() >= 1, ErrorCode::shape, "shape: expected at least one dimension");
+  const Tensor out = empty(where, dtype, shape);
+  if (where.kind == Device::cpu) {
+    drawRows(job, distribution, deviation, seed, 0, out);
+    return out;
+  }
+  // A GPU's logarithm has other last bits. So the numbers are the host's, which has a block of them at a time.
+  constexpr int64_t blockNumbers = 4 << 20;
+  const int64_t rows = shape[0], width = rows > 0 ? shape.count() / rows : 0;
+  const int64_t step = std::max<int64_t>(1, blockNumbers / std::max<int64_t>(width, 1));
+  for (int64_t first = 0; first < rows; first += step) {
+    dims[0] = std::min(step, rows - first);
+    const Tensor block = Tensor::host(dtype, Shape(dims));
+    drawRows(job, distribution, deviation, seed, first, block);
+    const size_t skipped = static_cast<size_t>(first * width) * sizeOf(dtype);
+    check(backendOf(where).upload({.device = where.index}, out.data<char>() + skipped, block.buffer->data(),
+                                  block.bytes()));
+  }
   return out;
 }
 

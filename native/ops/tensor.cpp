@@ -81,14 +81,17 @@ Tensor tensorFrom(Tensor data, DType dtype, std::vector<int64_t> shape) {
   return out;
 }
 
-Tensor tensorFull(DType dtype, std::vector<int64_t> shape, double value) {
-  Tensor out = Tensor::host(dtype, Shape{std::span<const int64_t>(shape)}, value == 0);
-  if (value != 0) {
-    dispatch(dtype, [&]<typename T>(T) {
-      const T filler = convert<T>(value);
-      std::fill_n(out.data<T>(), out.count(), filler);
-    });
-  }
+Tensor tensorFull(DType dtype, std::vector<int64_t> shape, double value, std::optional<std::string> device) {
+  const Device where = device ? deviceNamed(*device) : Device{};
+  const Shape wanted{std::span<const int64_t>(shape)};
+  const bool onHost = where.kind == Device::cpu, filled = onHost && value == 0;
+  const Tensor out = onHost ? Tensor::host(dtype, wanted, filled) : empty(where, dtype, wanted);
+  if (filled) return out;
+  dispatch(dtype, [&]<typename T>(T) {
+    const T filler = convert<T>(value);
+    if (onHost) std::fill_n(out.data<T>(), out.count(), filler);
+    else fill(out, &filler);
+  });
   return out;
 }
 
@@ -123,6 +126,10 @@ MemoryReport memoryUse() {
 void trim() {
   trimHostMemory();
   trimCuda();
+}
+
+bool fitsDevice(Job&, std::string device, int64_t bytes, std::optional<int64_t> most) {
+  return fits(bytes, deviceNamed(device), most);
 }
 
 }  // namespace ops

@@ -79,6 +79,27 @@ it.each(['sgd', 'adagrad', 'adam'] as const)(
   },
 );
 
+it.each(['float32', 'float16', 'bfloat16'] as const)('begins with the numbers of the CPU: %s', async (dtype) => {
+  for (const init of ['normal', 'uniform'] as const) {
+    const [cpu, gpu] = await Promise.all(
+      [{}, { device: 'cuda' }].map((where) => EmbeddingTable.create([50, 7], { dtype, init, seed: 5, ...where })),
+    );
+    const [a, b] = [await cpu!.snapshot(), await gpu!.snapshot()];
+    expect(b.table.device).toBe('cuda:0');
+    expect(await b.table.data()).toEqual(await a.table.data());
+    expect([...(await b.state.sums!.data())]).toEqual(Array(50).fill(0));
+  }
+});
+
+it('is made in host memory when the GPU has none left', async () => {
+  for (const n of [1, 2]) {
+    set(0, n);
+    const table = await EmbeddingTable.create([5, 4], { device: 'cuda' });
+    expect([table.device, (await table.snapshot()).table.device]).toEqual(['cuda:0', 'cpu']);
+    expect((await table.lookup(Int32Array.of(1))).device).toBe('cuda:0');
+  }
+});
+
 it('refuses devices that are not there before anything is made', async () => {
   await expect(EmbeddingTable.create([2, 2], { device: 'cuda:7' })).rejects.toMatchObject({ code: 'ERR_DEVICE' });
   await expect(EmbeddingTable.load('/nowhere', { device: 'gpu' })).rejects.toMatchObject({ code: 'ERR_ARGUMENT' });

@@ -128,11 +128,13 @@ describe('a kernel that crashes', () => {
     expect(() => x.dataSync()).toThrow(expect.objectContaining(lost));
     expect(() => tensor([1]).to('cuda')).toThrow(expect.objectContaining(lost));
     expect(() => add(x, x)).toThrow(expect.objectContaining(lost));
+    expect([device('auto'), device('cuda')]).toEqual(['cuda:1', 'cuda:0']); // the choice passes over it
     expect((await add(tensor([1]), tensor([2])).data())[0]).toBe(3);
     expect((await other.data()).join()).toBe('1,2');
     expect(memory().cuda.map((m) => m.device)).toContain('cuda:0');
     x.dispose();
     set('recover', 1);
     expect((await tensor([5], { device: 'cuda' }).data())[0]).toBe(5);
+    expect(device('auto')).toBe('cuda:0');
   });
 });

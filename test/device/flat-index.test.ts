@@ -120,6 +120,35 @@ describe('the memory of a FlatIndex', () => {
     expect(memory().cudaBytes).toBe(before);
   });
 
+  it('of vectors that were replaced is given back at once, after the searches that use them', async () => {
+    const before = (await settledMemory()).cudaBytes;
+    using index = await FlatIndex.from(ids, vectors, { device: 'cuda' });
+    using onCpu = await FlatIndex.from(ids, vectors);
+    const asked = { k, filter: { deny: ['v7'] } };
+    const expected = onCpu.searchSync(queries, asked);
+    await index.remove(ids.slice(200));
+    const all = 4 * n * d;
+    expect(memory().cudaBytes - before).toBeLessThanOrEqual(all);
+    using other = await FlatIndex.from(ids, vectors, { device: 'cuda' });
+    const busy = [
+      other.search(queries, asked),
+      other.recall(queries, { k }),
+      other.save(join(folder, 'busy')),
+    ] as const;
+    await Promise.all([other.remove(ids.slice(20)), other.compact()]);
+    expectSame(await busy[0], expected);
+    expect(await busy[1]).toBe(1);
+    await busy[2];
+    using loaded = await FlatIndex.load<string>(join(folder, 'busy'));
+    expect([loaded.size, other.size]).toEqual([n, 20]);
+    await index.compact();
+    expect(memory().cudaBytes - before).toBe(4 * d * (200 + 20));
+    expectSame(
+      await index.search(queries, asked),
+      onCpu.searchSync(queries, { ...asked, filter: { deny: ['v7', ...ids.slice(200)] } }),
+    );
+  });
+
   it('may come from a tensor on a GPU, which stays', async () => {
     const matrix = tensor(vectors, { shape: [n, d], device: 'cuda' });
     using index = await FlatIndex.from(ids, matrix, { device: 'cuda' });

@@ -110,6 +110,19 @@ describe('tensors', () => {
     refuses(() => tensor([1]).to(undefined as never), 'ERR_ARGUMENT', 'device');
   });
 
+  it.each(['float32', 'float64', 'bfloat16', 'int8', 'int64', 'bool'] as const)(
+    'are filled there: %s',
+    async (dtype) => {
+      for (const count of [1, 65_537, 200_003]) {
+        const before = memory().hostBytes;
+        const made = full([count], { dtype, value: 1, device: 'cuda' });
+        expect([made.device, memory().hostBytes]).toEqual(['cuda:0', before]);
+        expect(await made.data()).toEqual(await full([count], { dtype, value: 1 }).data());
+      }
+      expect(Array.from(full([3], { dtype, device: 'cuda' }).dataSync(), Number)).toEqual([0, 0, 0]);
+    },
+  );
+
   it('share memory where they are there already', async () => {
     const before = (await settledMemory()).cudaBuffers;
     const a = full([100], { value: 1, device: 'cuda' });

@@ -35,9 +35,9 @@ Status device(int32_t, CudaDeviceInfo* out) noexcept {
   return {};
 }
 
-Status freeBytes(int32_t, uint64_t* out) noexcept {
+Status freeBytes(int32_t index, uint64_t* out) noexcept {
   *out = simt::deviceBytes - simt::liveBytes();
-  return {};
+  return Queue(Exec{.device = index}).status();
 }
 
 /// As an allocator that keeps all it ever had.

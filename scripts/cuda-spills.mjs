@@ -35,7 +35,7 @@ const hot = [
 ];
 
 /** Likewise those of compute capability 9.0a (native/cuda/ptx90.h), which are empty elsewhere, by their source. */
-const hot90a = { 'factorization.cu': ['matmulWgmma'] };
+const hot90a = { 'attention.cu': ['attentionWgmma'], 'factorization.cu': ['matmulWgmma'] };
 
 if (!nvcc) {
   say('cuda-spills: no nvcc here: nothing was checked');

@@ -31,6 +31,12 @@ __device__ void mmaTf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&
 /// Rounds to tf32, nearest with ties away from zero.
 __device__ uint32_t toTf32(float x);
 
+/// Two numbers rounded to bfloat16, nearest with ties to even, in one register.
+__device__ uint32_t packBf16(float low, float high);
+
+/// 2^x within 2 units in the last place; zero where that is below the smallest normal number.
+__device__ float exp2Fast(float x);
+
 /// Loads four 8x8 matrices of 16-bit numbers from shared memory. Lane l gives the address of row l % 8 of matrix l / 8;
 /// r[i] = columns 2t, 2t + 1 of row g of matrix i; of its transpose for loadMatricesTransposed. 16-byte aligned rows.
 __device__ void loadMatrices(uint32_t (&r)[4], const void* row SIMT_AT);
@@ -70,6 +76,18 @@ __device__ inline uint32_t toTf32(float x) {
   uint32_t bits;
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
   return bits;
+}
+
+__device__ inline uint32_t packBf16(float low, float high) {
+  uint32_t bits;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+  return bits;
+}
+
+__device__ inline float exp2Fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
 }
 
 __device__ inline uint32_t sharedAddress(const void* data) {
@@ -199,6 +217,15 @@ __device__ void mmaTf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&
 __device__ uint32_t toTf32(float x) {
   const uint32_t bits = __float_as_uint(x);
   return (bits & 0x7f800000u) == 0x7f800000u ? bits : (bits + 0x1000u) & 0xffffe000u;
+}
+
+__device__ uint32_t packBf16(float low, float high) {
+  return toBFloat16(low).bits | static_cast<uint32_t>(toBFloat16(high).bits) << 16;
+}
+
+__device__ float exp2Fast(float x) {
+  const float y = exp2f(x);
+  return y < 0x1p-126f ? 0.0f : y;
 }
 
 __device__ void loadMatrices(uint32_t (&r)[4], const void* row, simt::At at) {

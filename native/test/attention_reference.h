@@ -187,12 +187,13 @@ inline Tensor mask(int64_t batch, int64_t keys, uint64_t seed) {
   return t;
 }
 
-/// A call with options drawn at random.
-inline Call draw(uint64_t seed) {
+/// A call with options drawn at random, and heads of one of these sizes.
+inline Call draw(uint64_t seed,
+                 const std::vector<int64_t>& sizes = {1, 2, 3, 7, 8, 12, 13, 32, 33, 50, 64, 100, 129, 256}) {
   Random random(seed, 4);
-  const auto pick = [&random](std::vector<int64_t> from) { return from[random.below(from.size())]; };
+  const auto pick = [&random](const std::vector<int64_t>& from) { return from[random.below(from.size())]; };
   Call c;
-  const int64_t dims = pick({1, 2, 3, 7, 8, 12, 13, 32, 33, 50, 64, 100, 129, 256});
+  const int64_t dims = pick(sizes);
   const int64_t kvHeads = pick({1, 2, 3}), heads = kvHeads * pick({1, 2, 4}), batch = pick({1, 2, 3});
   const int64_t limit = dims > 64 ? 70 : 150;
   const auto length = [&] { return static_cast<int64_t>(random.below(4) ? random.below(limit) : random.below(20)); };

@@ -17,6 +17,20 @@ struct Result {
   bool operator==(const Result&) const = default;
 };
 
+/// Which kernels take the bfloat16 calls that suit them.
+enum class Path { sm80, sm90a };
+
+class Chosen {
+ public:
+  explicit Chosen(Path path) {
+    if (path == Path::sm90a) setenv("TOPKNOT_SM90A", "1", 1);
+    else unsetenv("TOPKNOT_SM90A");
+  }
+  ~Chosen() { unsetenv("TOPKNOT_SM90A"); }
+  Chosen(const Chosen&) = delete;
+  Chosen& operator=(const Chosen&) = delete;
+};
+
 Result attendOn(const Backend& backend, const Exec& exec, const Call& c, DType dtype) {
   const Layout at(c.q, c.k, c.options);
   Placed memory(backend, exec);
@@ -58,8 +72,9 @@ void checkCall(const Result& got, const Call& c, DType dtype) {
   report(ok, c, dtype == DType::float32 ? "float32" : "bfloat16");
 }
 
-Result emulate(const Call& c, DType dtype, size_t schedules) {
+Result emulate(const Call& c, DType dtype, size_t schedules, Path path = Path::sm80) {
   static const Backend backend = cuda::emulatedBackend();
+  const Chosen chosen(path);
   std::optional<Result> first;
   for (size_t s = 0; s < schedules; ++s) {
     simt::setSchedule(simt::schedules()[s]);
@@ -85,19 +100,79 @@ TEST(randomCalls) {
 }
 
 TEST(everyHeadSizeOfTheTensorCores) {
-  for (const int64_t dims : {8, 16, 32, 40, 64, 72, 96, 128}) {
-    Call c = plainCall(1, 1, 210, dims);  // four blocks of keys: both stages are used again
-    c.options.causal = dims % 16 == 0;
-    c = asStored(c, DType::bfloat16);
-    checkCall(emulate(c, DType::bfloat16, 5), c, DType::bfloat16);
+  for (const Path path : {Path::sm80, Path::sm90a}) {
+    for (const int64_t dims : {8, 16, 32, 40, 64, 72, 96, 128}) {
+      Call c = plainCall(1, 1, 210, dims);  // four blocks of 64 keys: both stages are used again
+      c.options.causal = dims % 16 == 0;
+      c = asStored(c, DType::bfloat16);
+      checkCall(emulate(c, DType::bfloat16, 5, path), c, DType::bfloat16);
+    }
   }
+}
+
+/// Calls that suit the kernels for 9.0a, drawn at random.
+TEST(randomCallsOnSm90a) {
+  for (uint64_t seed = 0; seed < 60; ++seed) {
+    Call c = asStored(draw(seed, {8, 32, 40, 64, 96, 128}), DType::bfloat16);
+    if (c.options.queryOffsets) continue;
+    c.options.dropout = 0;
+    checkCall(emulate(c, DType::bfloat16, seed % 10 == 0 ? 5 : 1, Path::sm90a), c, DType::bfloat16);
+  }
+}
+
+/// So many keys that every tile of the ring is used again, for some warpgroups of a block and not for others.
+TEST(longSequencesOnSm90a) {
+  for (const int64_t dims : {64, 128}) {
+    for (int kind = 0; kind < 4; ++kind) {
+      Call c;
+      c.q = normals({1, 2, 200, dims}, 1), c.k = normals({1, 1, 700, dims}, 2), c.v = normals({1, 1, 700, dims}, 3);
+      if (kind == 1) c.options.causal = true;
+      if (kind == 2) c.options.left = 130, c.options.right = 20;
+      if (kind == 3) c.options.keyMask = mask(1, 700, 1), c.options.bias = normals({1, 2, 200, 700}, 5);
+      c.text = concat("long, kind ", kind, ", heads of ", dims);
+      c = asStored(c, DType::bfloat16);
+      checkCall(emulate(c, DType::bfloat16, kind == 2 ? 5 : 1, Path::sm90a), c, DType::bfloat16);
+    }
+  }
+}
+
+/// Each path sums in an order of its own: where both give the same bits, both were the same kernel.
+TEST(whatTheKernelsForSm90aDoNotTake) {
+  for (const char* what : {"", "packed", "dropout", "negative scale", "no keys", "float32"}) {
+    Call c = plainCall(1, 2, 150, 64);
+    const bool none = !*what, is32 = std::string(what) == "float32";
+    c.text = what;
+    if (c.text == "dropout") c.options.dropout = 0.5;
+    if (c.text == "negative scale") c.options.scale = -0.2;
+    if (c.text == "no keys") c.k = c.v = normals({1, 2, 0, 64}, 1);
+    if (c.text == "packed") {
+      c.q = normals({150, 2, 64}, 1), c.k = normals({150, 2, 64}, 2), c.v = normals({150, 2, 64}, 3);
+      c.options.queryOffsets = vectorOf(std::vector<int32_t>{0, 70, 150});
+    }
+    const DType dtype = is32 ? DType::float32 : DType::bfloat16;
+    c = asStored(c, dtype);
+    const Result on80 = emulate(c, dtype, 1), on90 = emulate(c, dtype, 1, Path::sm90a);
+    checkCall(on90, c, dtype);
+    CHECK((on80 == on90) == !none);
+  }
+}
+
+TEST(sm90aIsRefusedOnOtherGpus) {
+  const Chosen chosen(Path::sm90a);
+  cuda::Queue::emulatedCapability = 80;
+  CHECK_THROWS(
+      attendOn(cuda::emulatedBackend(), {}, asStored(plainCall(1, 1, 70, 64), DType::bfloat16), DType::bfloat16),
+      device);
+  cuda::Queue::emulatedCapability = 90;
 }
 
 TEST(largeNumbersAreReported) {
   for (const DType dtype : {DType::float32, DType::bfloat16}) {
-    Call c = plainCall(1, 1, 20, 16);
-    c.q.data<float>()[5] = c.k.data<float>()[5] = 3e38f;
-    CHECK(emulate(c, dtype, 1).notFinite == 1);
+    for (const Path path : {Path::sm80, Path::sm90a}) {
+      Call c = plainCall(1, 1, 20, 16);
+      c.q.data<float>()[5] = c.k.data<float>()[5] = 3e38f;
+      CHECK(emulate(c, dtype, 1, path).notFinite == 1);
+    }
   }
 }
 

@@ -75,6 +75,13 @@ __global__ void ptxCopies(const float* in, float* out) {
   for (int i = 0; i < 4; ++i) out[4 * (n + other) + i] = numbers[4 * (n + other) + i];
 }
 
+/// Pairs in[i], in[i + n] as bfloat16, and 2^in[i]. n threads.
+__global__ void ptxRoundings(const float* in, uint32_t* pairs, float* powers) {
+  const unsigned i = threadIdx.x;
+  pairs[i] = packBf16(in[i], in[i + blockDim.x]);
+  powers[i] = exp2Fast(in[i]);
+}
+
 /// Small whole numbers, which every format holds and every sum is exact in.
 inline std::vector<float> ptxNumbers(int count, int step) {
   std::vector<float> out;
@@ -134,6 +141,23 @@ std::vector<const char*> checkPtx(D& device) {
   device.launch(ptxCopies, n, device.give(in), out);
   device.take(copied, out);
   if (copied != expected) wrong.push_back("copyAsync");
+
+  // Ties to even, both ways; what is too small for a normal number; whole powers are exact.
+  const std::vector<float> numbers{1.00390625f, 1.01171875f, -2.5f, 10, -126, -127, -INFINITY, 0.5f,
+                                   3e38f,       -1e-30f,     7,     0,  1.5f, -3,   INFINITY,  1};
+  std::vector<uint32_t> pairs(8);
+  std::vector<float> powers(8);
+  uint32_t* pairsOut = device.give(pairs);
+  float* powersOut = device.give(powers);
+  device.launch(ptxRoundings, 8, device.give(numbers), pairsOut, powersOut);
+  device.take(pairs, pairsOut);
+  device.take(powers, powersOut);
+  for (size_t i = 0; i < 8; ++i) {
+    const uint32_t low = toBFloat16(numbers[i]).bits, high = toBFloat16(numbers[i + 8]).bits;
+    if (pairs[i] != (low | high << 16)) wrong.push_back("packBf16");
+    const float power = numbers[i] < -126 ? 0.0f : std::exp2(numbers[i]);
+    if (!(std::fabs(powers[i] - power) <= power * 0x1p-22f)) wrong.push_back("exp2Fast");
+  }
   return wrong;
 }
 

@@ -1,7 +1,9 @@
-// Attention forward, the CUDA side of cpu/kernels/attention.cpp: on tensor cores for bfloat16 (attention_mma.cuh), else
-// in float32 by the kernel here, where a block has 32 queries of a head and meets 32 keys at a time.
+// Attention forward, the CUDA side of cpu/kernels/attention.cpp: on tensor cores for bfloat16 (attention_mma.cuh; where
+// asked for, attention_wgmma.cuh), else in float32 by the kernel here, where a block has 32 queries of a head and meets
+// 32 keys at a time.
 #pragma once
 #include "cuda/kernels/attention_mma.cuh"
+#include "cuda/kernels/attention_wgmma.cuh"
 
 namespace topknot::cuda {
 
@@ -101,18 +103,6 @@ __global__ void __launch_bounds__(plainThreads) attentionPlain(AttentionArgs a, 
   if (!finite) atomicOr(a.notFinite, 1);
 }
 
-/// Calls f(std::integral_constant<int, D>) with the first of the sizes that holds `dims`.
-template <int D, int... more, typename F>
-void withDims(int64_t dims, F&& f) {
-  if constexpr (sizeof...(more) == 0) {
-    f(std::integral_constant<int, D>());
-  } else if (dims <= D) {
-    f(std::integral_constant<int, D>());
-  } else {
-    withDims<more...>(dims, f);
-  }
-}
-
 inline Status headTooLarge(const AttentionProblem& p) {
   return failure(ErrorCode::range, "q: expected heads of at most %d numbers on a GPU but received %lld",
                  static_cast<int>(plainDims), static_cast<long long>(p.dims));
@@ -125,6 +115,10 @@ inline Status attention(const Exec& exec, const AttentionArgs& a) {
   if (p.batch == 0 || p.queries == 0 || p.heads == 0) return queue.status();
   if (p.dims > plainDims) return headTooLarge(p);
   if (suitsMma(p, {a.q, a.k, a.v, a.out})) {
+    if (sm90aChosen(queue) && suitsWgmma(a)) {
+      queueAttentionWgmma(queue, a);
+      return queue.status();
+    }
     const int64_t tiles = tileCount(p, mmaRows);
     withDims<32, 64, 128>(p.dims, [&](auto dims) {
       constexpr int D = decltype(dims)::value;

@@ -75,13 +75,18 @@ struct BackwardMma {
     }
   }
 
+  /// packBf16 by integer instructions: with its own, ptxas spills registers of the owned keys at D = 128.
+  static __device__ uint32_t pack(float low, float high) {
+    return toBFloat16(low).bits | static_cast<uint32_t>(toBFloat16(high).bits) << 16;
+  }
+
   /// sums += weights (owned rows x rows of `other`) times other.
   __device__ void accumulate(const float (&weights)[N / 8][4], const uint16_t* other, float (&sums)[D / 8][4]) const {
     SIMT_UNROLL
     for (int j = 0; j < N / 16; ++j) {
       const auto &low = weights[2 * j], &high = weights[2 * j + 1];
-      const uint32_t left[4] = {packBf16(low[0], low[1]), packBf16(low[2], low[3]), packBf16(high[0], high[1]),
-                                packBf16(high[2], high[3])};
+      const uint32_t left[4] = {pack(low[0], low[1]), pack(low[2], low[3]), pack(high[0], high[1]),
+                                pack(high[2], high[3])};
       SIMT_UNROLL
       for (int n = 0; n < D / 8; n += 2) {
         uint32_t right[4];

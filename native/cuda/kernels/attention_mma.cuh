@@ -16,10 +16,6 @@ SIMT_DEVICE void fetchRows(uint16_t* tile, const uint16_t* rows, int64_t stride,
   fetchTile<R, D, mmaThreads>(tile, rows, stride, first, first + count, 0, dims);
 }
 
-SIMT_DEVICE uint32_t packBf16(float low, float high) {
-  return toBFloat16(low).bits | static_cast<uint32_t>(toBFloat16(high).bits) << 16;
-}
-
 /// Whether tensor cores can take a call: bfloat16, heads of at most 128 numbers in whole aligned 16-byte pieces.
 inline bool suitsMma(const AttentionProblem& p, std::initializer_list<const void*> arrays) {
   if (p.dtype != DType::bfloat16 || p.dims > 128 || p.dims % 8 != 0) return false;

@@ -109,6 +109,18 @@ struct OnlineSoftmax {
   __device__ float inverse() const { return sum > 0 ? 1.0f / sum : 0.0f; }
 };
 
+/// Calls f(std::integral_constant<int, D>) with the first of the sizes that holds `dims`.
+template <int D, int... more, typename F>
+void withDims(int64_t dims, F&& f) {
+  if constexpr (sizeof...(more) == 0) {
+    f(std::integral_constant<int, D>());
+  } else if (dims <= D) {
+    f(std::integral_constant<int, D>());
+  } else {
+    withDims<more...>(dims, f);
+  }
+}
+
 SIMT_DEVICE bool isFinite(float x) { return x - x == 0; }
 
 template <typename T>

@@ -9,25 +9,18 @@
 #include <algorithm>
 
 #include "cuda/kernels/matmul_mma.cuh"
-#include "cuda/ptx90_wgmma.h"
+#include "cuda/kernels/wgmma_ring.cuh"
 #include "cuda/sm90a.h"
 
 namespace topknot::cuda {
 
 template <int N>
 struct MatmulWgmma {
-  static constexpr int rows = 128, depth = 64, threads = 384, consumerWarps = 8;
-  static constexpr int boxBytes = 64 * 128;  // of 64 rows
-  static constexpr int aBytes = rows * 128, stageBytes = aBytes + N * 128;
-  static constexpr int stages = N == 256 ? 4 : 6;
   static constexpr int sumStride =
       40;  // of 32 columns on their way out: the pairs of half a warp lie in different banks
-  static constexpr int64_t sumBytes = int64_t{4} * consumerWarps * 16 * sumStride;
-  static constexpr int64_t bytes = int64_t{stages} * stageBytes + sumBytes + swizzleAlignment;
-  static_assert(bytes + 2 * stages * 8 <= maxDynamicShared90);
-  // Registers of a producer's and a consumer's thread, out of those that 384 threads have at the start.
-  static constexpr int few = 24, many = 240;
-  static_assert(128 * few + 256 * many <= threads * (65536 / threads / 8 * 8));
+  static constexpr int64_t sumBytes = int64_t{4} * WgmmaRing<N>::consumerWarps * 16 * sumStride;
+  static constexpr int64_t bytes = WgmmaRing<N>::bytes + sumBytes + swizzleAlignment;
+  static_assert(bytes + 2 * WgmmaRing<N>::stages * 8 <= maxDynamicShared90);
 };
 
 /// Both operands as tiles, and which of their dimensions of products they have: a shared one has one matrix.
@@ -44,78 +37,50 @@ SIMT_DEVICE MatmulPlace wgmmaPlace(int64_t tile, const MatmulMaps& maps, int N) 
 /// Tiles b, b + blocks, b + 2 blocks, ... of all products by block b. aDown: a lies in memory with its depth down the
 /// rows; bDown: so does b.
 template <RowFormat format, bool aDown, bool bDown, int N>
-__global__ void __launch_bounds__(MatmulWgmma<N>::threads, 1)
+__global__ void __launch_bounds__(WgmmaRing<N>::threads, 1)
     matmulWgmma(const __grid_constant__ MatmulArgs args, const __grid_constant__ TensorMap aMap,
                 const __grid_constant__ TensorMap bMap, MatmulMaps maps) {
 #if SIMT_SM90A
+  using Ring = WgmmaRing<N>;
   using Shape = MatmulWgmma<N>;
-  constexpr int box = Shape::boxBytes;
   SIMT_DYNAMIC_SHARED(memory);
-  SIMT_SHARED(Barrier, full, Shape::stages);
-  SIMT_SHARED(Barrier, empty, Shape::stages);
-  unsigned char* ring = swizzleAligned(memory);
-  float* const writing = reinterpret_cast<float*>(ring + Shape::stages * Shape::stageBytes);
-  if (threadIdx.x == 0) {
-    for (int s = 0; s < Shape::stages; ++s) {
-      initBarrier(&full[s], 1);
-      initBarrier(&empty[s], Shape::consumerWarps);
-    }
-    fenceBarriers();
-  }
-  __syncthreads();
-  const int steps = static_cast<int>((args.k + Shape::depth - 1) / Shape::depth);
-  RingPlace<Shape::stages> place;
+  SIMT_SHARED(Barrier, full, Ring::stages);
+  SIMT_SHARED(Barrier, empty, Ring::stages);
+  Ring ring{swizzleAligned(memory), full, empty, {}};
+  float* const writing = reinterpret_cast<float*>(ring.tiles + Ring::bytes);
+  ring.start();
+  const int steps = static_cast<int>((args.k + 63) / 64);
   if (threadIdx.x < 128) {
-    shrinkRegisters<Shape::few>();
+    shrinkRegisters<Ring::few>();
     for (int64_t tile = blockIdx.x; tile < maps.tiles && threadIdx.x == 0; tile += gridDim.x) {
       const MatmulPlace at = wgmmaPlace(tile, maps, N);
       const int row = static_cast<int>(at.row), column = static_cast<int>(at.column);
       const int aProduct = maps.aShared ? 0 : static_cast<int>(at.product);
       const int bProduct = maps.bShared ? 0 : static_cast<int>(at.product);
-      for (int step = 0; step < steps; ++step, place.next()) {
-        Barrier* const landed = &full[place.stage];
-        unsigned char *a = ring + place.stage * Shape::stageBytes, *b = a + Shape::aBytes;
-        const int depth = step * Shape::depth;
-        waitPhase(&empty[place.stage], place.parity ^ 1);
-        arriveExpecting(landed, Shape::stageBytes);
-        if constexpr (aDown) {
-          for (int i = 0; i < 2; ++i) copyTile(a + i * box, aMap, landed, row + 64 * i, depth, aProduct);
-        } else {
-          copyTile(a, aMap, landed, depth, row, aProduct);
-        }
-        if constexpr (bDown) {
-          for (int i = 0; i < N / 64; ++i) copyTile(b + i * box, bMap, landed, column + 64 * i, depth, bProduct);
-        } else {
-          copyTile(b, bMap, landed, depth, column, bProduct);
-        }
+      for (int depth = 0; depth < 64 * steps; depth += 64) {
+        ring.send([&](unsigned char* a, unsigned char* b, Barrier* landed) {
+          if constexpr (aDown) {
+            for (int i = 0; i < 2; ++i) copyTile(a + i * Ring::boxBytes, aMap, landed, row + 64 * i, depth, aProduct);
+          } else {
+            copyTile(a, aMap, landed, depth, row, aProduct);
+          }
+          if constexpr (bDown) {
+            for (int i = 0; i < N / 64; ++i) {
+              copyTile(b + i * Ring::boxBytes, bMap, landed, column + 64 * i, depth, bProduct);
+            }
+          } else {
+            copyTile(b, bMap, landed, depth, column, bProduct);
+          }
+        });
       }
     }
   } else {
-    growRegisters<Shape::many>();
+    growRegisters<Ring::many>();
     const int consumer = static_cast<int>(threadIdx.x) / 128 - 1, warp = static_cast<int>(threadIdx.x) / 32 % 4;
     const int lane = static_cast<int>(threadIdx.x) % 32;
     for (int64_t tile = blockIdx.x; tile < maps.tiles; tile += gridDim.x) {
       float sums[N / 2];
-      int before = 0;  // the stage of the step before
-      for (int step = 0; step < steps; ++step, place.next()) {
-        const unsigned char* a = ring + place.stage * Shape::stageBytes + consumer * box;
-        const unsigned char* b = ring + place.stage * Shape::stageBytes + Shape::aBytes;
-        const uint64_t atA = aDown ? downTile(a, 64) : acrossTile(a), atB = bDown ? downTile(b, 64) : acrossTile(b);
-        waitPhase(&full[place.stage], place.parity);
-        fenceWgmma(sums);
-        SIMT_UNROLL
-        for (int k = 0; k < 4; ++k) {
-          wgmma<format, aDown, bDown>(sums, advance(atA, k * (aDown ? 16 * 128 : 32)),
-                                      advance(atB, k * (bDown ? 16 * 128 : 32)), step + k > 0);
-        }
-        commitWgmma();
-        // The products of this step go on while the stage of the last one is given back.
-        waitForWgmma<1>();
-        if (step > 0 && lane == 0) arrive(&empty[before]);
-        before = place.stage;
-      }
-      waitForWgmma<0>(sums);
-      if (lane == 0) arrive(&empty[before]);
+      ring.template multiply<format, aDown, bDown>(sums, steps);
       const MatmulPlace at = wgmmaPlace(tile, maps, N);
       float* const mine = writing + (consumer * 4 + warp) * 16 * Shape::sumStride;
       const int64_t firstRow = at.row + consumer * 64 + warp * 16;
@@ -193,7 +158,7 @@ void queueMatmulWgmma(Queue& queue, const MatmulArgs& a) {
   const int64_t rows = (a.m + 127) / 128, columns = (a.n + N - 1) / N, tiles = rows * columns * a.batch.count();
   queue.launch("matmulWgmma", kernels[aDown][bDown],
                {std::min<int64_t>(tiles, queue.multiprocessors()), 1, MatmulWgmma<N>::bytes, maxDynamicShared90},
-               MatmulWgmma<N>::threads, a, aMap, bMap,
+               WgmmaRing<N>::threads, a, aMap, bMap,
                MatmulMaps{rows, columns, tiles, matrixDistance(a.batch, a.batch.aStride) == 0,
                           matrixDistance(a.batch, a.batch.bStride) == 0});
 }

@@ -9,11 +9,13 @@
 //    the plain path's. The queries of which this does not hold (many near ties, full buffers, numbers that are not
 //    finite) are searched by the plain path.
 //
+// Where TOPKNOT_SM90A=1 asks for it, topk_wgmma.cuh does the two passes, with other roundings.
+//
 // The bound e: rounding both factors to tf32 changes a product by 2^-10 + 2^-22 of itself at most (2^-11 where items
 // have 16 bits), and Σ|qᵢxᵢ| <= |q||x|. Each step of eight columns may lose a few bits below float32's last where the
 // hardware aligns its terms, for which 2^-20 is allowed; the plain sum errs by 2^-24 for each column.
 #pragma once
-#include "cuda/kernels/topk_pairs.cuh"
+#include "cuda/kernels/topk_wgmma.cuh"
 #include "cuda/ptx.h"
 
 namespace topknot::cuda {
@@ -23,36 +25,6 @@ inline constexpr int tensorStride = tensorDepth + 4;  // the fragments of a warp
 inline constexpr int64_t tensorSamples = 65536;       // at most, of all items
 inline constexpr int64_t tensorStep = 8;              // at least, from one sample to the next
 inline constexpr float tensorFaint = 1e-30f;          // squared lengths below have few digits, or none, in float32
-
-/// What both passes are given.
-template <RowFormat format>
-struct TensorPass {
-  FloatPairs<format> pairs;
-  FilterView filter;
-  QueryChunk chunk;
-  int64_t step, count;  // items 0, step, 2 step, ..., count of them
-};
-
-/// The first pass writes all keys: [chunk, count].
-struct SampleKeys {
-  Key* keys;
-  int64_t count;
-  __device__ Key least(int64_t) const { return noKey; }
-  __device__ void take(int64_t local, int64_t place, Key key) const { keys[local * count + place] = key; }
-};
-
-/// The second one appends the keys that reach the query's threshold, in any order: [chunk, capacity].
-struct TensorBuffers {
-  Key *keys, *thresholds;
-  unsigned* counts;  // may exceed the capacity
-  int64_t capacity;
-  __device__ Key least(int64_t local) const { return thresholds[local]; }
-  __device__ void take(int64_t local, int64_t, Key key) const {
-    if (key == noKey) return;
-    const unsigned place = atomicAdd(&counts[local], 1u);
-    if (place < capacity) keys[local * capacity + place] = key;
-  }
-};
 
 /// tile[r][c] = column `column` + c of row (first + r) * step, as tf32; zeros behind the ends.
 template <typename Rows>
@@ -182,10 +154,11 @@ __global__ void __launch_bounds__(pairThreads) largestNorm(FloatMatrixView items
   if (threadIdx.x % 32 == 0) atomicMax(largest, most);
 }
 
-/// Whether the k best of the sorted candidates of a query are proven to be the plain path's. Eight lanes for each.
+/// Whether the k best of the sorted candidates of a query are proven to be the plain path's, where the factors' formats
+/// change a product by `rounding` of itself at most. Eight lanes for each.
 __global__ void __launch_bounds__(pairThreads)
     tensorProve(TopkArgs a, TensorBuffers buffers, QueryChunk chunk, const Key* sorted, int64_t width, const Key* last,
-                const unsigned* largest, uint8_t* done) {
+                const unsigned* largest, double rounding, uint8_t* done) {
   const int64_t local = pairGroup(), query = chunk.begin + local;
   const bool inside = query < chunk.end;
   const float* q = a.queries.data + (inside ? query : 0) * a.queries.cols;
@@ -197,7 +170,7 @@ __global__ void __launch_bounds__(pairThreads)
     return;
   }
   const double columns = static_cast<double>(a.items.cols), tiny = columns * 0x1p-120;
-  const double relative = 0x1.02p-10 + columns * 0x1p-22 + 0x1p-20;
+  const double relative = rounding + columns * 0x1p-22 + 0x1p-20;
   const double x = sqrt(static_cast<double>(__uint_as_float(*largest))) * (1 + 1e-6), y = sqrt(norm);
   double error = relative * x * y + tiny * (x + y + 1);
   if (a.metric == Metric::cosine) {
@@ -214,7 +187,11 @@ __global__ void __launch_bounds__(pairThreads)
 template <RowFormat format>
 void topkByTensorCores(Queue& queue, const Exec& exec, const TopkArgs& a, const FloatPairs<format>& pairs,
                        const TopkPlan& plan, uint8_t* done) {
-  const int64_t items = a.items.rows, candidates = a.k + a.k / 4 + 32, width = sortWidth(candidates);
+  const bool wgmma = sm90aChosen(queue) && suitsTopkWgmma(a);
+  const double rounding = wgmma ? wgmmaRounding<format> : 0x1.02p-10;
+  const bool rough = rounding > 0x1p-8;  // more candidates, or the bound proves too little
+  const int64_t items = a.items.rows, candidates = rough ? 2 * a.k + 64 : a.k + a.k / 4 + 32;
+  const int64_t width = sortWidth(candidates);
   const int64_t sparse = ceilDiv(items, tensorSamples), step = sparse > tensorStep ? sparse : tensorStep;
   const int64_t samples = ceilDiv(items, step), capacity = 2 * step * candidates;
   const TopkSearch search{a.queries.rows, items, a.k, a.filter};
@@ -226,6 +203,7 @@ void topkByTensorCores(Queue& queue, const Exec& exec, const TopkArgs& a, const 
   TensorBuffers buffers{};
   buffers.capacity = capacity;
   Selection* selections = nullptr;
+  TopkWgmmaPass<format> tiles90;
   forChunks(
       exec, plan, a.queries.rows, (samples + capacity + width) * static_cast<int64_t>(sizeof(Key)), selectQueries,
       [&](int64_t most) {
@@ -236,12 +214,16 @@ void topkByTensorCores(Queue& queue, const Exec& exec, const TopkArgs& a, const 
         sorted = queue.workspace<Key>(most * width);
         last = queue.workspace<Key>(most);
         selections = queue.workspace<Selection>(most);
+        if (wgmma) tiles90.prepare(queue, a, most);
       },
       [&](QueryChunk chunk) {
         const int64_t count = chunk.end - chunk.begin, queryTiles = ceilDiv(count, tensorTile);
+        if (wgmma) tiles90.start(queue, a, chunk);
         const auto pass = [&](int64_t every, int64_t places, auto sink) {
+          const TensorPass<format> given{pairs, a.filter, chunk, every, places};
+          if (wgmma) return tiles90.run(queue, given, sink);
           queue.launch("tensorTiles", tensorTiles<format, decltype(sink)>, {queryTiles * ceilDiv(places, tensorTile)},
-                       tensorThreads, TensorPass<format>{pairs, a.filter, chunk, every, places}, sink, queryTiles);
+                       tensorThreads, given, sink, queryTiles);
         };
         pass(step, samples, SampleKeys{sampled, samples});
         selectBest(queue, sampled, samples, count, candidates, selections, sorted, width);
@@ -252,7 +234,7 @@ void topkByTensorCores(Queue& queue, const Exec& exec, const TopkArgs& a, const 
                      pairs, chunk, sorted, width, candidates, last);
         sortRows(queue, sorted, width, count);
         queue.launch("tensorProve", tensorProve, pairGrid(count), pairThreads, a, buffers, chunk, sorted, width, last,
-                     largest, done);
+                     largest, rounding, done);
         queue.launch("topkRescore", topkRescore<TopkResults<format>>, {ceilDiv(a.k, pairGroups), count}, pairThreads,
                      output, chunk, sorted, width, a.k);
         sortRows(queue, sorted, width, count);

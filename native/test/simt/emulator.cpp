@@ -53,7 +53,8 @@ std::string hex(unsigned x) {
   return out;
 }
 bool same(const At& a, const At& b) {
-  return a.line() == b.line() && a.column() == b.column() && std::string_view(a.file_name()) == b.file_name();
+  return a.line() == b.line() && a.column() == b.column() &&
+         (a.file_name() == b.file_name() || std::string_view(a.file_name()) == b.file_name());
 }
 
 class Machine {

@@ -20,13 +20,6 @@ struct Asked {
   int64_t count() const { return placed.rows(); }
 };
 
-/// An answer on the device of a search, which onHost() brings back.
-TopkResult answer(Device device, int64_t queries, int64_t k) {
-  return {empty<int32_t>(device, {queries, k}), empty<float>(device, {queries, k})};
-}
-
-TopkResult onHost(const TopkResult& found) { return {copyTo(found.ids, Device{}), copyTo(found.scores, Device{})}; }
-
 const Tensor& expectNorms(const IndexSegment& s) {
   require(s.norms.has_value(), ErrorCode::argument, "segments.norms: expected the squared length of each vector");
   expect(*s.norms, "segments.norms", DType::float32, 1);
@@ -41,7 +34,7 @@ TopkResult searchBits(Job& job, const Asked& queries, const IndexSegment& s, int
   expect(s.vectors, "segments.vectors", DType::uint8, 2);
   require(queries.placed.cols() == s.vectors.cols() && queries.placed.cols() >= 1, ErrorCode::shape,
           "queries: expected ", s.vectors.cols(), " bytes for each query but received ", queries.placed.cols());
-  TopkResult found = answer(queries.device(), queries.count(), k);
+  const TopkAnswer answer(queries.device(), queries.count(), k);
   Filter filter{s.allowed, {}, {}};
   const TopkBinaryArgs args{.queries = queries.placed.data<uint8_t>(),
                             .items = s.vectors.data<uint8_t>(),
@@ -50,11 +43,11 @@ TopkResult searchBits(Job& job, const Asked& queries, const IndexSegment& s, int
                             .cols = s.vectors.cols(),
                             .k = k,
                             .filter = checked(filter, queries.count(), s.vectors.rows(), queries.device()),
-                            .ids = found.ids.data<int32_t>(),
-                            .scores = found.scores.data<float>()};
+                            .ids = answer.ids(),
+                            .scores = answer.scores()};
   run(queries.device(), &Backend::topkBinary, "topkBinary", job.exec(), args);
   job.checkCancelled();
-  return onHost(found);
+  return answer.onHost();
 }
 
 /// Searches again, without codes, for the queries that nothing was proven of.
@@ -68,7 +61,7 @@ void searchUnproven(Job& job, const Asked& queries, const IndexSegment& s, int64
   Tensor list = Tensor::host<int32_t>({static_cast<int64_t>(rows.size())});
   std::copy(rows.begin(), rows.end(), list.data<int32_t>());
   const Tensor left = copyTo(ops::takeRows(job, queries.host, list), queries.device());
-  const TopkResult again = ops::topk(job, left, s.vectors, s.norms, k, metric, {s.allowed, {}, {}});
+  const TopkResult again = topkOfFinite(job, left, s.vectors, s.norms, k, metric, {s.allowed, {}, {}});
   for (size_t i = 0; i < rows.size(); ++i) {
     std::copy_n(again.ids.data<int32_t>() + i * k, k, found.ids.data<int32_t>() + rows[i] * k);
     std::copy_n(again.scores.data<float>() + i * k, k, found.scores.data<float>() + rows[i] * k);
@@ -79,7 +72,6 @@ void searchUnproven(Job& job, const Asked& queries, const IndexSegment& s, int64
 TopkResult searchCodes(Job& job, const Asked& queries, const IndexSegment& s, int64_t k,
                        const IndexSearchOptions& options, std::vector<char>& unproven) {
   expectMatching(queries.placed, "queries", s.vectors, true);
-  expectFinite(queries.host, "queries");
   expect(s.codes->codes, "segments.codes", DType::uint8, 2);
   expect(s.codes->scales, "segments.scales", DType::float32, 1);
   expect(s.codes->residuals, "segments.residuals", DType::float32, 1);
@@ -91,7 +83,7 @@ TopkResult searchCodes(Job& job, const Asked& queries, const IndexSegment& s, in
     expectSameDevice(*t, "segments.codes", s.vectors, "segments.vectors");
   }
   const Device device = queries.device();
-  TopkResult found = answer(device, queries.count(), k);
+  const TopkAnswer answer(device, queries.count(), k);
   std::optional<Tensor> proven;
   if (options.exact) proven = empty<uint8_t>(device, {queries.count()});
   Filter filter{s.allowed, {}, {}};
@@ -102,8 +94,8 @@ TopkResult searchCodes(Job& job, const Asked& queries, const IndexSegment& s, in
                                    .metric = options.metric,
                                    .itemNorms = expectNorms(s).data<float>(),
                                    .filter = checked(filter, queries.count(), rows, device),
-                                   .ids = found.ids.data<int32_t>(),
-                                   .scores = found.scores.data<float>()},
+                                   .ids = answer.ids(),
+                                   .scores = answer.scores()},
                           .codes = s.codes->codes.data<uint8_t>(),
                           .scales = s.codes->scales.data<float>(),
                           .residuals = s.codes->residuals.data<float>(),
@@ -111,7 +103,7 @@ TopkResult searchCodes(Job& job, const Asked& queries, const IndexSegment& s, in
                           .proven = proven ? proven->data<uint8_t>() : nullptr};
   run(device, &Backend::topkInt8, "topkInt8", job.exec(), args);
   job.checkCancelled();
-  found = onHost(found);
+  TopkResult found = answer.onHost();
   if (!proven) return found;
   const Tensor told = copyTo(*proven, Device{});
   for (int64_t q = 0; q < queries.count(); ++q) unproven[q] |= !told.data<uint8_t>()[q];
@@ -122,7 +114,7 @@ TopkResult searchCodes(Job& job, const Asked& queries, const IndexSegment& s, in
 /// The k best of the answers of several runs of rows, which start at firstRows.
 TopkResult merged(const std::vector<TopkResult>& parts, const std::vector<int64_t>& firstRows, int64_t queries,
                   int64_t k, bool rising) {
-  TopkResult out = answer({}, queries, k);
+  const TopkResult out = TopkAnswer({}, queries, k).onHost();
   std::vector<Key> keys;
   for (int64_t q = 0; q < queries; ++q) {
     keys.clear();
@@ -153,7 +145,7 @@ TopkResult searchPlaced(Job& job, const Asked& queries, const IndexSegment& s, c
   const int64_t k = std::min(options.k, s.vectors.rows());
   if (isBits(s)) return searchBits(job, queries, s, k);
   if (s.codes) return searchCodes(job, queries, s, k, options, unproven);
-  return ops::topk(job, queries.placed, s.vectors, s.norms, k, options.metric, {s.allowed, {}, {}});
+  return topkOfFinite(job, queries.placed, s.vectors, s.norms, k, options.metric, {s.allowed, {}, {}});
 }
 
 /// Elements [begin, end) of the first dimension, in the memory of t, which is the host's.
@@ -237,6 +229,7 @@ IndexSearchResult indexSearch(Job& job, Tensor queries, std::vector<IndexSegment
   }
   expect(queries, "queries", isBits(segments[0]) ? DType::uint8 : DType::float32, 2);
   const Asked asked{copyTo(queries, Device{}), copyTo(queries, device)};
+  if (!isBits(segments[0])) expectFinite(asked.host, "queries");  // where no GPU has to be waited for
   std::vector<char> unproven(static_cast<size_t>(asked.count()));
   std::vector<TopkResult> parts;
   for (const IndexSegment& s : segments) {

@@ -70,7 +70,30 @@ void expectIds(const Tensor& ids, const char* name, int64_t limit, const char* l
   }
 }
 
+/// The two halves of a piece of memory.
+TopkResult halves(const Tensor& piece) {
+  const size_t bytes = piece.bytes() / 2;
+  const auto half = [&](DType dtype, size_t skipped) {
+    Tensor out{.dtype = dtype, .shape = {piece.rows() / 2, piece.cols()}};
+    constexpr bool counted = true;  // with the piece
+    out.buffer = std::make_shared<Buffer>(piece.data<char>() + skipped, bytes, piece.device(), piece.buffer, counted);
+    return out;
+  };
+  return {half(DType::int32, 0), half(DType::float32, bytes)};
+}
+
 }  // namespace
+
+TopkAnswer::TopkAnswer(Device device, int64_t queries, int64_t k) {
+  if (device.kind == Device::cpu) {
+    found_ = {Tensor::host<int32_t>({queries, k}), Tensor::host<float>({queries, k})};
+    return;
+  }
+  piece_ = empty<float>(device, {2 * queries, k});
+  found_ = halves(piece_);
+}
+
+TopkResult TopkAnswer::onHost() const { return piece_.buffer ? halves(copyTo(piece_, Device{})) : found_; }
 
 FilterView checked(const Filter& filter, int64_t queries, int64_t items) {
   FilterView view;
@@ -122,34 +145,40 @@ FilterView checked(Filter& filter, int64_t queries, int64_t items, Device device
   return view;
 }
 
-namespace ops {
-
-TopkResult topk(Job& job, Tensor queries, Tensor items, std::optional<Tensor> itemNorms, int64_t k, Metric metric,
-                Filter filter) {
+TopkResult topkOfFinite(Job& job, const Tensor& queries, const Tensor& items, std::optional<Tensor> itemNorms,
+                        int64_t k, Metric metric, Filter filter) {
   expectMatching(queries, "queries", items, true);
-  expectFinite(queries, "queries");
   expectK(k, items.rows());
   const Device device = items.device();
   const FilterView filterView = checked(filter, queries.rows(), items.rows(), device);
   if (metric != Metric::innerProduct) {
-    if (!itemNorms) itemNorms = squaredNorms(job, items);
+    if (!itemNorms) itemNorms = ops::squaredNorms(job, items);
     expect(*itemNorms, "itemNorms", DType::float32, 1);
     expectSameDevice(*itemNorms, "itemNorms", items, "items");
     require(itemNorms->rows() == items.rows(), ErrorCode::shape, "itemNorms: expected ", items.rows(),
             " squared lengths, one for each item, but received ", itemNorms->rows());
   }
-  TopkResult result{empty<int32_t>(device, {queries.rows(), k}), empty<float>(device, {queries.rows(), k})};
+  const TopkAnswer answer(device, queries.rows(), k);
   const TopkArgs args{.queries = matrix(queries),
                       .items = floatMatrix(items),
                       .k = k,
                       .metric = metric,
                       .itemNorms = itemNorms ? itemNorms->data<float>() : nullptr,
                       .filter = filterView,
-                      .ids = result.ids.data<int32_t>(),
-                      .scores = result.scores.data<float>()};
+                      .ids = answer.ids(),
+                      .scores = answer.scores()};
   run(items.device(), &Backend::topk, "topk", job.exec(), args);
   job.checkCancelled();
-  return {copyTo(result.ids, Device{}), copyTo(result.scores, Device{})};
+  return answer.onHost();
+}
+
+namespace ops {
+
+TopkResult topk(Job& job, Tensor queries, Tensor items, std::optional<Tensor> itemNorms, int64_t k, Metric metric,
+                Filter filter) {
+  expectMatching(queries, "queries", items, true);
+  expectFinite(queries, "queries");
+  return topkOfFinite(job, queries, items, std::move(itemNorms), k, metric, std::move(filter));
 }
 
 TopkResult selectTopk(Job& job, Tensor scores, int64_t k, Filter filter) {
@@ -159,15 +188,12 @@ TopkResult selectTopk(Job& job, Tensor scores, int64_t k, Filter filter) {
   expectK(k, scores.cols());
   const Device device = scores.device();
   const FilterView filterView = checked(filter, scores.rows(), scores.cols(), device);
-  TopkResult result{empty<int32_t>(device, {scores.rows(), k}), empty<float>(device, {scores.rows(), k})};
-  const SelectTopkArgs args{.scores = matrix(scores),
-                            .k = k,
-                            .filter = filterView,
-                            .ids = result.ids.data<int32_t>(),
-                            .out = result.scores.data<float>()};
+  const TopkAnswer answer(device, scores.rows(), k);
+  const SelectTopkArgs args{
+      .scores = matrix(scores), .k = k, .filter = filterView, .ids = answer.ids(), .out = answer.scores()};
   run(scores.device(), &Backend::selectTopk, "selectTopk", job.exec(), args);
   job.checkCancelled();
-  return {copyTo(result.ids, Device{}), copyTo(result.scores, Device{})};
+  return answer.onHost();
 }
 
 Tensor squaredNorms(Job& job, Tensor items) {

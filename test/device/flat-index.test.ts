@@ -65,6 +65,18 @@ describe.each(Object.entries(placements))('a FlatIndex %s', (_, placement) => {
     expectSame([onGpu.searchSync(queries[1]!, { k, ...exact })], [onCpu.searchSync(queries[1]!, { k, ...exact })]);
   });
 
+  it('refuses queries that are not finite, wherever they come from', async () => {
+    for (const storage of ['float32', 'int8'] as const) {
+      using index = await FlatIndex.from(ids, vectors, { storage, device: 'cuda', ...placement });
+      const asked = [...queries[0]!, ...queries[1]!];
+      asked[d + 3] = Number.NaN;
+      const both = tensor(Float32Array.from(asked), { shape: [2, d] });
+      const error = { code: 'ERR_VALUE', message: 'queries: expected finite numbers but row 1 holds nan' };
+      await expect(index.search(both, { k })).rejects.toMatchObject(error);
+      await expect(index.search(both.to('cuda'), { k })).rejects.toMatchObject(error);
+    }
+  });
+
   it('counts bits as on the CPU', async () => {
     using onCpu = await FlatIndex.from(ids, bits);
     using onGpu = await FlatIndex.from(ids, bits, { device: 'cuda:1', ...placement });

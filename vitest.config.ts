@@ -12,7 +12,7 @@ const onGpu: Plugin = {
   name: 'on-gpu',
   enforce: 'pre',
   resolveId(source, importer) {
-    const replaced = source.endsWith('/lib/index.js') && /\/test\/(ops|search)\//.test(importer ?? '');
+    const replaced = source.endsWith('/lib/index.js') && /\/test\/(ops|search|nn)\//.test(importer ?? '');
     return replaced ? at('test/device/on-gpu.ts') : undefined;
   },
 };
@@ -38,6 +38,7 @@ export default defineConfig({
             'test/ops/{softmax,layer-norm,elementwise,reduce,matmul,attention,cholesky}.test.ts',
             'test/ops/{embedding-bag,embedding-backward}.test.ts',
             'test/search/top-k.test.ts',
+            'test/nn/multi-head-attention.test.ts',
           ],
           env: { ...gpus, TOPKNOT_TEST_DEVICE: 'cuda' },
         },

@@ -59,13 +59,14 @@ export function knownOptions(options: unknown, names: readonly string[], argumen
   }
 }
 
-/** The option `device` of what has none; 'auto' permits the CPU. */
-function onlyCpu(argument: string, device: unknown): void {
+/** The option `device` of what has none; 'auto' permits the CPU. `why` goes into the message. @internal */
+export function onlyCpu(
+  argument: string,
+  device: unknown,
+  why = 'this has no GPU side, or chose its device where it was made',
+): void {
   if (device === undefined || device === 'cpu' || device === 'auto') return;
-  throw new TopknotError(
-    'ERR_DEVICE',
-    `${argument}.device: expected 'cpu' but received ${describe(device)}: this has no GPU side, or chose its device where it was made`,
-  );
+  throw new TopknotError('ERR_DEVICE', `${argument}.device: expected 'cpu' but received ${describe(device)}: ${why}`);
 }
 
 /** An argument that must be an object, and no array. @internal */

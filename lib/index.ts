@@ -37,6 +37,7 @@ export type { Fittable, Recommendation, RecommendOptions, Visitor } from './mode
 export type { NeighbourOptions } from './models/neighbour-options.js';
 export { NMF, type NMFOptions } from './models/nmf.js';
 export type { PartialFitOptions } from './models/partial-fit.js';
+export type { LoadOptions } from './models/persist.js';
 export { Popularity, type PopularityOptions } from './models/popularity.js';
 export { PureSVD, type PureSVDOptions } from './models/pure-svd.js';
 export { Random, type RandomOptions } from './models/random.js';

@@ -28,7 +28,8 @@ export interface Safetensors {
 
 /**
  * Writes tensors to a safetensors file (https://github.com/huggingface/safetensors), readable by Python's package.
- * The file appears whole or not at all: it is written beside its place, flushed to the disk and renamed.
+ * The file appears whole or not at all: it is written beside its place, flushed to the disk and renamed. Tensors on a GPU
+ * are brought to the host for it.
  *
  * @throws ERR_IO when the disk is full or the folder cannot be written to; an earlier file of that name is unchanged.
  */
@@ -52,14 +53,13 @@ export async function writeSafetensors(
   const json = JSON.stringify(Object.fromEntries(header));
   // The data starts at a multiple of 64 bytes, so that a mapped table's rows do not straddle cache lines.
   const bytes = new TextEncoder().encode(json.padEnd(json.length + ((64 - ((8 + Buffer.byteLength(json)) % 64)) % 64)));
-  await runJob('long', options, (control) =>
-    native.safetensorsWrite(
-      control,
-      path,
-      bytes,
-      entries.map(([, t]) => t.handle),
-    ),
-  );
+  const onHost = entries.map(([, t]) => (t.device === 'cpu' ? t : t.to('cpu')));
+  try {
+    const handles = onHost.map((t) => t.handle);
+    await runJob('long', options, (control) => native.safetensorsWrite(control, path, bytes, handles));
+  } finally {
+    for (const [i, [, t]] of entries.entries()) if (onHost[i] !== t) onHost[i]!.dispose();
+  }
 }
 
 /** What can be read again: names that are there once and are not reserved, metadata of strings. */

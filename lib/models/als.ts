@@ -1,6 +1,6 @@
 import { boolean, finite, integer, knownOptions, oneOf, string } from '../check.js';
 import type { Id } from '../data/ids.js';
-import { type JobOptions, runJob } from '../job.js';
+import { runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
 import { Tensor } from '../tensor.js';
@@ -10,7 +10,8 @@ import { type HistoryRows, historyMatrix } from './history.js';
 import { LearnedModel } from './learned-model.js';
 import { type Fittable, type Fitted, stats, type Visitor } from './model.js';
 import type { FactorRows, TouchedRows } from './partial-fit.js';
-import { readModel, restored } from './persist.js';
+import { type LoadOptions, readModel, restored } from './persist.js';
+import { placed } from './placed.js';
 import type { FitOptions } from './warm-start.js';
 
 /** Options of ALS. Weights: w_ui = alpha · value of an observed cell, w0 = unobservedWeight for every cell. */
@@ -61,8 +62,8 @@ export interface ALSOptions {
   /** Computes the objective after each sweep, for `onProgress` and `loss`: about a tenth more time. */
   computeLoss?: boolean;
   /**
-   * Where `fit` computes: 'cpu' unless given; 'cuda', 'cuda:1', ... or 'auto', see `device()`. Vectors and interactions are
-   * copied to a GPU once, and the vectors back at the end; all else (`foldIn`, `partialFit`, `recommend`) is on the CPU.
+   * Where the model computes; 'cpu' unless given: see `device()` for the names, docs/gpu.md for what stays on the CPU. `fit`
+   * copies vectors and interactions to a GPU once, and the vectors back at the end.
    */
   device?: string;
   /**
@@ -152,7 +153,7 @@ export class ALS<U extends Id = Id, I extends Id = Id> extends LearnedModel<U, I
   }
 
   /** Reads what `save` wrote: the same answers, bit for bit. @throws ERR_IO, ERR_FORMAT */
-  static async load<U extends Id = Id, I extends Id = Id>(path: string, options: JobOptions = {}): Promise<ALS<U, I>> {
+  static async load<U extends Id = Id, I extends Id = Id>(path: string, options: LoadOptions = {}): Promise<ALS<U, I>> {
     const file = await readModel<U, I, ALSOptions, keyof typeof shapes>(path, 'als', shapes, options);
     const model = restored(path, () => new ALS<U, I>(file.options));
     const { user_factors, item_factors } = Object.fromEntries(file.tensors);
@@ -164,7 +165,7 @@ export class ALS<U extends Id = Id, I extends Id = Id> extends LearnedModel<U, I
     const { side, at, matrix } = touched;
     const fixed = side === 'users' ? touched.items : touched.users;
     const start = await native.takeRows(control, touched[side].handle, at);
-    return native.alsSolve(control, matrix, fixed.handle, undefined, start, this.options);
+    return native.alsSolve(control, matrix, placed(fixed, this.device).handle, undefined, start, this.options);
   }
 
   /** @internal */
@@ -188,14 +189,18 @@ export class ALS<U extends Id = Id, I extends Id = Id> extends LearnedModel<U, I
 
   /** @internal */
   protected fold({ itemFactors, gram }: FittedAls<U, I>, history: HistoryRows, control: Control): Promise<Handle> {
-    const row = historyMatrix(history, itemFactors.shape[0]!);
-    return native.alsSolve(control, row, itemFactors.handle, gram.handle, undefined, this.options);
+    return native.alsSolve(control, ...this.#foldArguments(itemFactors, gram, history));
   }
 
   /** @internal */
   protected foldSync({ itemFactors, gram }: FittedAls<U, I>, history: HistoryRows): Handle {
+    return native.alsSolveSync(...this.#foldArguments(itemFactors, gram, history));
+  }
+
+  #foldArguments(itemFactors: Tensor<'float32'>, gram: Tensor<'float32'>, history: HistoryRows) {
+    const fixed = placed(itemFactors, this.device).handle;
     const row = historyMatrix(history, itemFactors.shape[0]!);
-    return native.alsSolveSync(row, itemFactors.handle, gram.handle, undefined, this.options);
+    return [row, fixed, placed(gram, this.device).handle, undefined, this.options] as const;
   }
 
   /** @internal */

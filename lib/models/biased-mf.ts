@@ -1,12 +1,13 @@
 import { boolean, finite, integer, knownOptions, oneOf, string } from '../check.js';
 import type { Id } from '../data/ids.js';
-import { type JobOptions, runJob } from '../job.js';
+import { runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
 import { tensor } from '../tensor.js';
 import type { Fittable, Fitted } from './model.js';
 import type { FactorRows, TouchedRows } from './partial-fit.js';
-import { readModel, restored } from './persist.js';
+import { type LoadOptions, readModel, restored } from './persist.js';
+import { placed } from './placed.js';
 import { type FittedRatings, RatingModel, ratingState } from './rating-model.js';
 import type { FitOptions } from './warm-start.js';
 
@@ -34,7 +35,7 @@ export interface BiasedMFOptions {
   seed?: number;
   /** Computes the objective after each iteration, for `onProgress` and `loss`: about a third more time. */
   computeLoss?: boolean;
-  /** Where `fit` computes: 'cpu' unless given; 'cuda', 'cuda:1', ... or 'auto', see `device()`. All else is on the CPU. */
+  /** Where the model computes; 'cpu' unless given: see `device()` for the names, docs/gpu.md for what stays on the CPU. */
   device?: string;
 }
 
@@ -92,7 +93,7 @@ export class BiasedMF<U extends Id = Id, I extends Id = Id> extends RatingModel<
   /** Reads what `save` wrote: the same answers, bit for bit. @throws ERR_IO, ERR_FORMAT */
   static async load<U extends Id = Id, I extends Id = Id>(
     path: string,
-    options: JobOptions = {},
+    options: LoadOptions = {},
   ): Promise<BiasedMF<U, I>> {
     const file = await readModel<U, I, BiasedMFOptions, keyof typeof shapes>(path, 'biased-mf', shapes, options);
     const model = restored(path, () => new BiasedMF<U, I>(file.options));
@@ -111,7 +112,7 @@ export class BiasedMF<U extends Id = Id, I extends Id = Id> extends RatingModel<
   protected solve({ mean }: FittedRatings<U, I>, touched: TouchedRows, control: Control): Promise<Handle> {
     const { side, matrix } = touched;
     const fixed = side === 'users' ? touched.items : touched.users;
-    return native.ratingSolve(control, matrix, fixed.handle, side, mean, this.regularization);
+    return native.ratingSolve(control, matrix, placed(fixed, this.device).handle, side, mean, this.regularization);
   }
 
   /** @internal */

@@ -1,7 +1,7 @@
 import { boolean, finite, integer, knownOptions, oneOf, positive, string } from '../check.js';
 import type { Id } from '../data/ids.js';
 import { TopknotError } from '../errors.js';
-import { type JobOptions, runJob } from '../job.js';
+import { runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
 import { full, Tensor } from '../tensor.js';
@@ -12,7 +12,7 @@ import { LearnedModel } from './learned-model.js';
 import { lent } from './lent.js';
 import { type Fittable, type Fitted, stats, type Visitor } from './model.js';
 import { column, type FactorRows, type TouchedRows } from './partial-fit.js';
-import { readModel, restored } from './persist.js';
+import { type LoadOptions, readModel, restored } from './persist.js';
 import type { FitOptions } from './warm-start.js';
 
 /** Options of BPR. */
@@ -50,7 +50,7 @@ export interface BPROptions {
   hogwild?: boolean;
   /** Computes the mean loss of each epoch's samples, for `onProgress` and `loss`. */
   computeLoss?: boolean;
-  /** Where `fit` computes: 'cpu' unless given; 'cuda', 'cuda:1', ... or 'auto', see `device()`. All else is on the CPU. */
+  /** Where the model computes; 'cpu' unless given: see `device()` for the names, docs/gpu.md for what stays on the CPU. */
   device?: string;
 }
 
@@ -152,7 +152,7 @@ export class BPR<U extends Id = Id, I extends Id = Id> extends LearnedModel<U, I
   }
 
   /** Reads what `save` wrote: the same answers, bit for bit. @throws ERR_IO, ERR_FORMAT */
-  static async load<U extends Id = Id, I extends Id = Id>(path: string, options: JobOptions = {}): Promise<BPR<U, I>> {
+  static async load<U extends Id = Id, I extends Id = Id>(path: string, options: LoadOptions = {}): Promise<BPR<U, I>> {
     const file = await readModel<U, I, BPROptions, keyof typeof shapes>(path, 'bpr', shapes, options);
     const model = restored(path, () => new BPR<U, I>(file.options));
     const { tensors } = model.options.biases

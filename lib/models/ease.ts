@@ -1,4 +1,4 @@
-import { integer, knownOptions, positive } from '../check.js';
+import { integer, knownOptions, positive, string } from '../check.js';
 import { CsrMatrix } from '../csr.js';
 import type { Id } from '../data/ids.js';
 import { type JobOptions, runJob } from '../job.js';
@@ -7,7 +7,7 @@ import { Tensor } from '../tensor.js';
 import { ItemWeightsModel } from './item-weights-model.js';
 import type { FittedLinear, LinearWeights } from './linear-model.js';
 import { type CheckedInteractions, checkedInteractions, type Fittable, stats } from './model.js';
-import { matrixTensors, readModel, restored } from './persist.js';
+import { type LoadOptions, matrixTensors, readModel, restored } from './persist.js';
 
 export interface EASEOptions {
   /** λ, above 0; 500 unless given. The fewer interactions there are, the smaller it should be. */
@@ -19,6 +19,8 @@ export interface EASEOptions {
    * Measure with `evaluate` before truncating.
    */
   neighbours?: number;
+  /** Where the model computes; 'cpu' unless given: see `device()` for the names, docs/gpu.md for what stays on the CPU. */
+  device?: string;
 }
 
 /** @internal One of the two matrices is there. */
@@ -49,9 +51,13 @@ export class EASE<U extends Id = Id, I extends Id = Id> extends ItemWeightsModel
   /** @throws ERR_ARGUMENT, ERR_RANGE */
   constructor(options: EASEOptions = {}) {
     super();
-    knownOptions(options, ['regularization', 'neighbours']);
+    knownOptions(options, ['regularization', 'neighbours', 'device']);
     const regularization = positive('regularization', options.regularization ?? 500);
-    this.options = Object.freeze({ regularization, neighbours: integer('neighbours', options.neighbours ?? 0, 0) });
+    this.options = Object.freeze({
+      regularization,
+      neighbours: integer('neighbours', options.neighbours ?? 0, 0),
+      device: string('device', options.device ?? 'cpu'),
+    });
   }
 
   /**
@@ -71,7 +77,10 @@ export class EASE<U extends Id = Id, I extends Id = Id> extends ItemWeightsModel
   }
 
   /** Reads what `save` wrote: the same answers, bit for bit. @throws ERR_IO, ERR_FORMAT */
-  static async load<U extends Id = Id, I extends Id = Id>(path: string, options: JobOptions = {}): Promise<EASE<U, I>> {
+  static async load<U extends Id = Id, I extends Id = Id>(
+    path: string,
+    options: LoadOptions = {},
+  ): Promise<EASE<U, I>> {
     const file = await readModel<U, I, EASEOptions, 'weights', 'weights'>(path, 'ease', shapes, options, sparseShapes);
     const model = restored(path, () => new EASE<U, I>(file.options));
     const empty = await stats(file.seen, options.signal);
@@ -90,7 +99,7 @@ export class EASE<U extends Id = Id, I extends Id = Id> extends ItemWeightsModel
 
   /** @internal */
   protected weights({ sparse, dense }: FittedEase<U, I>): LinearWeights {
-    return { sparse: sparse?.handles, dense: dense?.handle };
+    return { sparse, dense };
   }
 }
 

@@ -12,6 +12,7 @@ import type { History, HistoryRows } from './history.js';
 import { lent } from './lent.js';
 import { type Fitted, Model, type Query } from './model.js';
 import type { FactorRows } from './partial-fit.js';
+import { placed } from './placed.js';
 import type { RankCounts, RowFilter, TopKRows } from './recommender.js';
 import { checkFilter, checkRows } from './rows.js';
 
@@ -79,7 +80,7 @@ export abstract class FactorModel<U extends Id, I extends Id, S extends FittedFa
     await state.items.ready();
     const row = state.items.row(item, 'item');
     this.expectKnown(state, 'item', row);
-    const found = await similar(state.items, state.itemFactors, row, options, 'the size of the catalogue');
+    const found = await similar(state.items, state.itemFactors, row, options, 'the size of the catalogue', this.device);
     return found.map(([id, score]) => ({ item: id, score }));
   }
 
@@ -92,7 +93,7 @@ export abstract class FactorModel<U extends Id, I extends Id, S extends FittedFa
     await state.users.ready();
     const row = state.users.row(user, 'user');
     this.expectKnown(state, 'user', row);
-    const found = await similar(state.users, state.userFactors, row, options, 'the number of users');
+    const found = await similar(state.users, state.userFactors, row, options, 'the number of users', this.device);
     return found.map(([id, score]) => ({ user: id, score }));
   }
 
@@ -102,7 +103,7 @@ export abstract class FactorModel<U extends Id, I extends Id, S extends FittedFa
     filter: RowFilter = {},
     options: JobOptions = {},
   ): Promise<RankCounts> {
-    const { users, items } = scoringRows(this.state);
+    const { users, items } = placedRows(this.state, this.device);
     onlyJob(options);
     checkRows('userRows', userRows);
     checkFilter(filter);
@@ -121,18 +122,23 @@ export abstract class FactorModel<U extends Id, I extends Id, S extends FittedFa
   }
 
   /** @internal */
+  protected override place(state: S): void {
+    placedRows(state, this.device);
+  }
+
+  /** @internal */
   protected select(state: S, query: Query, k: number, filter: RowFilter, control: Control): Promise<TopKRows> {
-    return native.search(control, ...searchArguments(state, query, k, filter)) as Promise<TopKRows>;
+    return native.search(control, ...searchArguments(state, this.device, query, k, filter)) as Promise<TopKRows>;
   }
 
   /** @internal */
   protected selectSync(state: S, query: Query, k: number, filter: RowFilter): TopKRows {
-    return native.searchSync(...searchArguments(state, query, k, filter)) as TopKRows;
+    return native.searchSync(...searchArguments(state, this.device, query, k, filter)) as TopKRows;
   }
 
   /** @internal */
   protected async pairScores(state: S, users: Int32Array, items: Int32Array, control: Control): Promise<Float32Array> {
-    const rows = scoringRows(state);
+    const rows = placedRows(state, this.device);
     const scores = await native.pairScores(control, rows.users.handle, rows.items.handle, users, items);
     return new Tensor<'float32'>(scores).data();
   }
@@ -144,8 +150,14 @@ export function scoringRows(state: FittedFactors<Id, Id>): FactorRows {
   return { users: scoringUsers, items: scoringItems };
 }
 
-function searchArguments(state: FittedFactors<Id, Id>, query: Query, k: number, filter: RowFilter) {
+/** The same where the model computes. */
+function placedRows(state: FittedFactors<Id, Id>, device: string): FactorRows {
   const { users, items } = scoringRows(state);
+  return { users: placed(users, device), items: placed(items, device) };
+}
+
+function searchArguments(state: FittedFactors<Id, Id>, device: string, query: Query, k: number, filter: RowFilter) {
+  const { users, items } = placedRows(state, device);
   const byRow = query instanceof Int32Array;
   return [
     byRow ? users.handle : (query as Float32Array | Handle),
@@ -164,6 +176,7 @@ async function similar<T extends Id>(
   row: number,
   options: SimilarOptions<T>,
   whatMost: string,
+  device: string,
 ): Promise<[id: T, score: number][]> {
   knownOptions(options, ['k', 'metric', 'allow', 'deny', 'signal', 'onProgress']);
   checkJob(options);
@@ -174,14 +187,15 @@ async function similar<T extends Id>(
       'ERR_VALUE',
       'factors: the model has 0, so it has no vectors to compare: fit one with factors',
     );
-  const norms: Handle | undefined = metric === 'innerProduct' ? undefined : (await squaredNorms(factors)).handle;
+  const vectors = placed(factors, device);
+  const norms: Handle | undefined = metric === 'innerProduct' ? undefined : (await squaredNorms(vectors)).handle;
   const allowed = allowedBits(ids, options, [row]);
   const found = (await runJob('query', options, (control) =>
     native.search(
       control,
-      factors.handle,
+      vectors.handle,
       Int32Array.of(row),
-      factors.handle,
+      vectors.handle,
       norms,
       k,
       metric,

@@ -6,8 +6,9 @@ import { native } from '../native.js';
 import { ItemWeightsModel } from './item-weights-model.js';
 import type { FittedLinear, LinearWeights } from './linear-model.js';
 import { type CheckedInteractions, checkedInteractions, type Fittable, stats } from './model.js';
+import { disposeIndex, indexOn, neighbourIndex } from './neighbour-index.js';
 import { checkNeighbourOptions, type NeighbourOptions } from './neighbour-options.js';
-import { matrixTensors, readModel, restored } from './persist.js';
+import { type LoadOptions, matrixTensors, readModel, restored } from './persist.js';
 
 export interface ItemKNNOptions extends NeighbourOptions {
   /** Divides the score of an item by the sum of the similarities of its neighbours: a weighted mean of the history. false unless given. */
@@ -49,13 +50,12 @@ export class ItemKNN<U extends Id = Id, I extends Id = Id> extends ItemWeightsMo
       knownOptions(options, ['signal', 'onProgress']);
       const { signal } = options;
       const data = await checkedInteractions(interactions, options);
-      const [byItem, index] = await runJob('long', { signal }, async (control) => {
-        const byItem = await native.csrTranspose(control, data.seen.handles);
-        return [byItem, await native.neighbourIndex(control, byItem, this.options)] as const;
-      });
+      const byItem = await runJob('long', { signal }, (control) => native.csrTranspose(control, data.seen.handles));
+      const index = await neighbourIndex(byItem, this.options, { signal });
       const neighbours = await runJob('long', options, (control) =>
-        native.neighbours(control, byItem, index, true, this.options),
+        native.neighbours(control, byItem, indexOn(index, this.device), true, this.options),
       );
+      disposeIndex(index);
       return this.#complete(data, new CsrMatrix(neighbours), signal);
     }, options);
   }
@@ -63,7 +63,7 @@ export class ItemKNN<U extends Id = Id, I extends Id = Id> extends ItemWeightsMo
   /** Reads what `save` wrote: the same answers, bit for bit. @throws ERR_IO, ERR_FORMAT */
   static async load<U extends Id = Id, I extends Id = Id>(
     path: string,
-    options: JobOptions = {},
+    options: LoadOptions = {},
   ): Promise<ItemKNN<U, I>> {
     const sparse = { neighbours: (_users: number, items: number) => [items, items] };
     const file = await readModel<U, I, ItemKNNOptions, never, 'neighbours'>(path, 'item-knn', {}, options, sparse);
@@ -92,11 +92,11 @@ export class ItemKNN<U extends Id = Id, I extends Id = Id> extends ItemWeightsMo
 
   /** @internal */
   protected weights(state: FittedItemKNN<U, I>): LinearWeights {
-    return { sparse: state.matrix.handles };
+    return { sparse: state.matrix };
   }
 
   /** @internal */
   protected override similarities(state: FittedItemKNN<U, I>): LinearWeights {
-    return { sparse: state.neighbours.handles };
+    return { sparse: state.neighbours };
   }
 }

@@ -6,7 +6,7 @@ import { native } from '../native.js';
 import { allowedBits, type ItemFilter, nativeFilter } from '../ops/item-filter.js';
 import { type ExplainOptions, type Explanation, explainByHistory } from './explain.js';
 import { type HistoryRows, historyMatrix } from './history.js';
-import { type FittedLinear, LinearModel, type LinearWeights } from './linear-model.js';
+import { type FittedLinear, LinearModel, type LinearWeights, weightsOn } from './linear-model.js';
 import type { Visitor } from './model.js';
 import type { TopKRows } from './recommender.js';
 
@@ -37,8 +37,9 @@ export abstract class ItemWeightsModel<U extends Id, I extends Id, S extends Fit
     this.expectKnown(state, 'item', row);
     const allowed = allowedBits(items, options, [row]);
     const query = historyMatrix({ rows: Int32Array.of(row), weights: Float32Array.of(1) }, items.size);
+    const similarities = weightsOn(this.similarities(state), this.device);
     const { ids, scores } = (await runJob('query', options, (control) =>
-      native.linearSearch(control, query, undefined, this.similarities(state), k, nativeFilter({ allowed })),
+      native.linearSearch(control, query, undefined, similarities, k, nativeFilter({ allowed })),
     )) as TopKRows;
     const known = Array.from(ids, (at, i) => [at, scores[i]!] as const).filter(([at, score]) => at >= 0 && score > 0);
     return known.map(([at, score]) => ({ item: items.at(at), score }));
@@ -51,7 +52,7 @@ export abstract class ItemWeightsModel<U extends Id, I extends Id, S extends Fit
    * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID; ERR_VALUE for a user without interactions
    */
   async explain(who: U | Visitor<I>, item: I, options: ExplainOptions = {}): Promise<Explanation<I>> {
-    const weights = () => this.weights(this.state);
+    const weights = () => weightsOn(this.weights(this.state), 'cpu');
     return explainByHistory(
       this.constructor.name,
       this.state,

@@ -1,13 +1,14 @@
-import type { CsrHandles } from '../csr.js';
+import type { CsrHandles, CsrMatrix } from '../csr.js';
 import type { Id } from '../data/ids.js';
 import type { JobOptions } from '../job.js';
 import { native } from '../native.js';
-import type { Control, Handle } from '../native-ops.js';
+import type { Control } from '../native-ops.js';
 import { nativeFilter } from '../ops/item-filter.js';
 import { Tensor } from '../tensor.js';
 import { type Empty, expectInteractions } from './explain.js';
 import type { History, HistoryRows } from './history.js';
 import { type Fitted, Model, type Query } from './model.js';
+import { placed, placedMatrix } from './placed.js';
 import type { RowFilter, TopKRows } from './recommender.js';
 
 /** @internal */
@@ -15,9 +16,15 @@ export interface FittedLinear<U extends Id, I extends Id> extends Fitted<U, I>, 
 
 /** W of a linear model, sparse or dense. @internal */
 export interface LinearWeights {
-  sparse?: CsrHandles | undefined;
-  dense?: Handle | undefined;
+  sparse?: CsrMatrix | undefined;
+  dense?: Tensor<'float32'> | undefined;
 }
+
+/** W as the addon takes it, where the model computes or, for single entries, on the CPU. @internal */
+export const weightsOn = ({ sparse, dense }: LinearWeights, device: string) => ({
+  sparse: sparse && placedMatrix(sparse, device),
+  dense: dense && placed(dense, device).handle,
+});
 
 /**
  * A model whose scores are the product of a sparse row, the query, and a matrix W: a history and weights between items,
@@ -39,8 +46,18 @@ export abstract class LinearModel<U extends Id, I extends Id, S extends FittedLi
    */
   async scoreItems(history: History<I>, options: JobOptions = {}): Promise<Float32Array> {
     return this.folded(history, options, async (state, rows, control) =>
-      native.linearScores(control, await this.fold(state, rows, control), undefined, this.weights(state)),
+      native.linearScores(
+        control,
+        await this.fold(state, rows, control),
+        undefined,
+        weightsOn(this.weights(state), this.device),
+      ),
     );
+  }
+
+  /** @internal */
+  protected override place(state: S): void {
+    weightsOn(this.weights(state), this.device);
   }
 
   /** @internal */
@@ -55,7 +72,8 @@ export abstract class LinearModel<U extends Id, I extends Id, S extends FittedLi
 
   /** @internal */
   protected async pairScores(state: S, users: Int32Array, items: Int32Array, control: Control): Promise<Float32Array> {
-    const scores = await native.linearPairScores(control, this.queries(state), this.weights(state), users, items);
+    const weights = weightsOn(this.weights(state), 'cpu');
+    const scores = await native.linearPairScores(control, this.queries(state), weights, users, items);
     return new Tensor<'float32'>(scores).data();
   }
 
@@ -67,6 +85,6 @@ export abstract class LinearModel<U extends Id, I extends Id, S extends FittedLi
   #arguments(state: S, query: Query, k: number, filter: RowFilter) {
     const rows = query instanceof Int32Array ? query : undefined;
     const queries = rows ? this.queries(state) : (query as CsrHandles);
-    return [queries, rows, this.weights(state), k, nativeFilter(filter)] as const;
+    return [queries, rows, weightsOn(this.weights(state), this.device), k, nativeFilter(filter)] as const;
   }
 }

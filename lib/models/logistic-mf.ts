@@ -1,6 +1,6 @@
 import { finite, integer, knownOptions, string } from '../check.js';
 import type { Id } from '../data/ids.js';
-import { type JobOptions, runJob } from '../job.js';
+import { runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
 import { full, Tensor } from '../tensor.js';
@@ -11,7 +11,7 @@ import { LearnedModel } from './learned-model.js';
 import { lent } from './lent.js';
 import { type Fittable, type Fitted, stats, type Visitor } from './model.js';
 import { column, type FactorRows, type TouchedRows } from './partial-fit.js';
-import { readModel, restored } from './persist.js';
+import { type LoadOptions, readModel, restored } from './persist.js';
 import type { FitOptions } from './warm-start.js';
 
 /** Options of LogisticMF. */
@@ -32,7 +32,7 @@ export interface LogisticMFOptions {
   initStd?: number;
   /** Same seed, same bytes, at any thread count; 42 unless given. */
   seed?: number;
-  /** Where `fit` computes: 'cpu' unless given; 'cuda', 'cuda:1', ... or 'auto', see `device()`. All else is on the CPU. */
+  /** Where the model computes; 'cpu' unless given: see `device()` for the names, docs/gpu.md for what stays on the CPU. */
   device?: string;
   /**
    * Bytes of the GPU's memory that `fit` may take: what is free there unless given, or 0. Interactions that do not fit
@@ -144,7 +144,7 @@ export class LogisticMF<U extends Id = Id, I extends Id = Id> extends LearnedMod
   /** Reads what `save` wrote: the same answers, bit for bit. @throws ERR_IO, ERR_FORMAT */
   static async load<U extends Id = Id, I extends Id = Id>(
     path: string,
-    options: JobOptions = {},
+    options: LoadOptions = {},
   ): Promise<LogisticMF<U, I>> {
     const file = await readModel<U, I, LogisticMFOptions, keyof typeof shapes>(path, 'logistic-mf', shapes, options);
     const model = restored(path, () => new LogisticMF<U, I>(file.options));

@@ -13,6 +13,7 @@ import { Tensor } from '../tensor.js';
 import { type History, type HistoryRows, historyRows } from './history.js';
 import { lent, takeBack } from './lent.js';
 import { type Saved, writeModel } from './persist.js';
+import { disposeCopies, disposePart } from './placed.js';
 import type { RowFilter, Scorer, TopKRows } from './recommender.js';
 import { checkFilter, checkRows } from './rows.js';
 
@@ -212,13 +213,21 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
     this.#fitted = undefined;
     for (const part of Object.values(state ?? {})) {
       takeBack(part);
-      (part as Partial<Disposable> | undefined)?.[Symbol.dispose]?.();
+      disposePart(part);
     }
   }
 
   [Symbol.dispose](): void {
     this.dispose();
   }
+
+  /** @internal Where the model computes: its option `device`, where it has one. */
+  protected get device(): string {
+    return (this.options as { device?: string }).device ?? 'cpu';
+  }
+
+  /** @internal Puts what `recommend` reads on the device where the model computes. */
+  protected place(_state: S): void {}
 
   /** @internal The last fit. */
   protected get state(): S {
@@ -245,7 +254,9 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
     await state.items.ready();
     const rows = historyRows(state.items, history, this.unratedWeight(state));
     const found = await runJob('query', options, (control) => fold(state, rows, control));
-    return found instanceof Float32Array ? found : new Tensor<'float32'>(found).data();
+    if (found instanceof Float32Array) return found;
+    using row = new Tensor<'float32'>(found);
+    return await row.data();
   }
 
   /** @internal Builds a state, one at a time; it takes the place of the last one only when it is complete. */
@@ -260,6 +271,12 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
     try {
       const fitted = await build(this.#fitted);
       options.signal?.throwIfAborted();
+      try {
+        this.place(fitted);
+      } catch (error) {
+        for (const part of Object.values(fitted)) disposeCopies(part);
+        throw error;
+      }
       this.#fitted = fitted;
     } finally {
       this.#busy = false;

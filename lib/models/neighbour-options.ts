@@ -1,4 +1,4 @@
-import { finite, integer, knownOptions, oneOf } from '../check.js';
+import { finite, integer, knownOptions, oneOf, string } from '../check.js';
 import { TopknotError } from '../errors.js';
 
 /**
@@ -25,6 +25,8 @@ export interface NeighbourOptions {
   k1?: number;
   /** For 'bm25': how much long rows are discounted, 0 to 1; 0.75 unless given. */
   b?: number;
+  /** Where the model computes; 'cpu' unless given: see `device()` for the names, docs/gpu.md for what stays on the CPU. */
+  device?: string;
 }
 
 /** Checked, defaults filled in. @internal */
@@ -32,7 +34,7 @@ export function checkNeighbourOptions(
   options: NeighbourOptions,
   others: readonly string[] = [],
 ): Required<NeighbourOptions> {
-  knownOptions(options, ['neighbours', 'similarity', 'shrinkage', 'asymmetry', 'k1', 'b', ...others]);
+  knownOptions(options, ['neighbours', 'similarity', 'shrinkage', 'asymmetry', 'k1', 'b', 'device', ...others]);
   return {
     neighbours: integer('neighbours', options.neighbours ?? 100, 1),
     similarity: oneOf('similarity', options.similarity ?? 'cosine', ['cosine', 'tfidf', 'bm25'] as const),
@@ -40,6 +42,7 @@ export function checkNeighbourOptions(
     asymmetry: share('asymmetry', options.asymmetry ?? 0.5),
     k1: finite('k1', options.k1 ?? 1.2, 0),
     b: share('b', options.b ?? 0.75),
+    device: string('device', options.device ?? 'cpu'),
   };
 }
 

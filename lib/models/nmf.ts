@@ -1,6 +1,6 @@
 import { boolean, finite, integer, knownOptions, oneOf, string } from '../check.js';
 import type { Id } from '../data/ids.js';
-import { type JobOptions, runJob } from '../job.js';
+import { runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
 import { Tensor } from '../tensor.js';
@@ -10,7 +10,8 @@ import { type HistoryRows, historyMatrix } from './history.js';
 import { LearnedModel } from './learned-model.js';
 import { type Fittable, type Fitted, stats } from './model.js';
 import type { FactorRows, TouchedRows } from './partial-fit.js';
-import { readModel, restored } from './persist.js';
+import { type LoadOptions, readModel, restored } from './persist.js';
+import { placed } from './placed.js';
 import type { FitOptions } from './warm-start.js';
 
 /** Options of NMF. With w_u and h_i the vectors, none of whose elements is negative, and x_ui the values: */
@@ -38,7 +39,7 @@ export interface NMFOptions {
   seed?: number;
   /** Computes the objective after each sweep, for `onProgress` and `loss`. */
   computeLoss?: boolean;
-  /** Where `fit` computes: 'cpu' unless given; 'cuda', 'cuda:1', ... or 'auto', see `device()`. All else is on the CPU. */
+  /** Where the model computes; 'cpu' unless given: see `device()` for the names, docs/gpu.md for what stays on the CPU. */
   device?: string;
   /**
    * Bytes of the GPU's memory that `fit` may take: what is free there unless given, or 0. Interactions that do not fit
@@ -94,7 +95,7 @@ export class NMF<U extends Id = Id, I extends Id = Id> extends LearnedModel<U, I
   }
 
   /** Reads what `save` wrote: the same answers, bit for bit. @throws ERR_IO, ERR_FORMAT */
-  static async load<U extends Id = Id, I extends Id = Id>(path: string, options: JobOptions = {}): Promise<NMF<U, I>> {
+  static async load<U extends Id = Id, I extends Id = Id>(path: string, options: LoadOptions = {}): Promise<NMF<U, I>> {
     const file = await readModel<U, I, NMFOptions, keyof typeof shapes>(path, 'nmf', shapes, options);
     const model = restored(path, () => new NMF<U, I>(file.options));
     const { user_factors, item_factors } = Object.fromEntries(file.tensors);
@@ -103,7 +104,12 @@ export class NMF<U extends Id = Id, I extends Id = Id> extends LearnedModel<U, I
 
   /** @internal */
   protected solve(_state: FittedNmf<U, I>, { side, matrix, users, items }: TouchedRows, control: Control) {
-    return native.nmfFold(control, matrix, (side === 'users' ? items : users).handle, this.#native());
+    return native.nmfFold(
+      control,
+      matrix,
+      placed(side === 'users' ? items : users, this.device).handle,
+      this.#native(),
+    );
   }
 
   /** @internal */
@@ -132,12 +138,21 @@ export class NMF<U extends Id = Id, I extends Id = Id> extends LearnedModel<U, I
 
   /** @internal */
   protected fold({ items, itemFactors }: FittedNmf<U, I>, history: HistoryRows, control: Control): Promise<Handle> {
-    return native.nmfFold(control, historyMatrix(history, items.size), itemFactors.handle, this.#native());
+    return native.nmfFold(
+      control,
+      historyMatrix(history, items.size),
+      placed(itemFactors, this.device).handle,
+      this.#native(),
+    );
   }
 
   /** @internal */
   protected foldSync({ items, itemFactors }: FittedNmf<U, I>, history: HistoryRows): Handle {
-    return native.nmfFoldSync(historyMatrix(history, items.size), itemFactors.handle, this.#native());
+    return native.nmfFoldSync(
+      historyMatrix(history, items.size),
+      placed(itemFactors, this.device).handle,
+      this.#native(),
+    );
   }
 
   /** @internal */

@@ -95,7 +95,7 @@ export async function learnOn<U extends Id, I extends Id>(
     const { at, matrix } = sides[side];
     const solved = await runJob('long', { signal }, async (control) => {
       const own = await native.csrTakeRows(control, matrix.handles, at);
-      const rows = await learner.solve({ ...now, side, at, matrix: own, seen }, control);
+      const rows = native.toDevice(await learner.solve({ ...now, side, at, matrix: own, seen }, control), 'cpu');
       return native.replaceRows(control, now[side].handle, now[side].shape[0]!, at, rows);
     });
     now = { ...now, [side]: new Tensor(solved) };

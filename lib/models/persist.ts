@@ -1,9 +1,10 @@
+import { knownOptions } from '../check.js';
 import { CsrMatrix } from '../csr.js';
 import type { Id, Ids } from '../data/ids.js';
 import { TopknotError } from '../errors.js';
 import { loadIds, saveIds } from '../format/ids.js';
 import { readSafetensors, writeSafetensors } from '../format/safetensors.js';
-import { type JobOptions, onlyJob, runJob } from '../job.js';
+import { checkJob, type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Tensor } from '../tensor.js';
 
@@ -16,6 +17,12 @@ export interface Saved<U extends Id, I extends Id> {
   readonly items: Ids<I>;
   readonly seen: CsrMatrix;
   readonly tensors: ReadonlyMap<string, Tensor>;
+}
+
+/** Options of `load` of models that can compute on GPUs. */
+export interface LoadOptions extends JobOptions {
+  /** Where the model is to compute, as the option of its constructor: 'cpu' unless given. */
+  device?: string | undefined;
 }
 
 const version = '1';
@@ -78,7 +85,7 @@ export async function readModel<
   path: string,
   model: string,
   shapes: Record<M, ShapeOf<O>>,
-  options: JobOptions,
+  given: LoadOptions,
   sparse: Record<N, ShapeOf<O>> = {} as Record<N, ShapeOf<O>>,
 ): Promise<
   Omit<Saved<U, I>, 'options' | 'tensors'> & {
@@ -90,7 +97,9 @@ export async function readModel<
   const bad = (what: string, cause?: unknown): never => {
     throw new TopknotError('ERR_FORMAT', `path: '${path}' ${what}`, { cause });
   };
-  onlyJob(options);
+  knownOptions(given, ['device', 'signal', 'onProgress']);
+  const { device, ...options } = given;
+  checkJob(options);
   const { tensors, metadata } = await readSafetensors(path, options);
   const tensorOf = (name: string) => tensors.get(name) ?? bad(`lacks the tensor '${name}'`);
   if (metadata.get('format') !== 'topknot') bad('is a safetensors file but not a model saved by topknot');
@@ -137,7 +146,15 @@ export async function readModel<
         bad(`has a matrix '${name}' of ${matrix.shape[0]} rows, expected ${wanted[0]}`);
       matrices.set(name, matrix);
     }
-    return { model, options: saved, users, items, seen, tensors: own, matrices };
+    return {
+      model,
+      options: device === undefined ? saved : { ...saved, device },
+      users,
+      items,
+      seen,
+      tensors: own,
+      matrices,
+    };
   } catch (error) {
     if (options.signal?.aborted || (error instanceof TopknotError && error.code === 'ERR_FORMAT')) throw error;
     return bad('is not a whole model', error);
@@ -149,6 +166,7 @@ export function restored<T>(path: string, make: () => T): T {
   try {
     return make();
   } catch (cause) {
+    if (cause instanceof TopknotError && cause.code === 'ERR_DEVICE') throw cause; // of a model without a GPU side
     throw new TopknotError('ERR_FORMAT', `path: '${path}' holds options that no model has`, { cause });
   }
 }

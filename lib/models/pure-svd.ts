@@ -1,6 +1,6 @@
 import { integer, knownOptions } from '../check.js';
 import type { Id } from '../data/ids.js';
-import { type JobOptions, runJob } from '../job.js';
+import { runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
 import { checkSvdOptions, decompose, type SvdOptions, svdOptions } from '../ops/truncated-svd.js';
@@ -10,7 +10,8 @@ import { FactorModel, type FittedFactors } from './factor-model.js';
 import { type HistoryRows, historyMatrix } from './history.js';
 import { lent } from './lent.js';
 import { checkedInteractions, type Fittable, type Fitted, stats, type Visitor } from './model.js';
-import { readModel, restored } from './persist.js';
+import { type LoadOptions, readModel, restored } from './persist.js';
+import { placed } from './placed.js';
 import { type FitOptions, gatherRows } from './warm-start.js';
 
 export interface PureSVDOptions extends SvdOptions {
@@ -88,7 +89,7 @@ export class PureSVD<U extends Id = Id, I extends Id = Id> extends FactorModel<U
   /** Reads what `save` wrote: the same answers, bit for bit. @throws ERR_IO, ERR_FORMAT */
   static async load<U extends Id = Id, I extends Id = Id>(
     path: string,
-    options: JobOptions = {},
+    options: LoadOptions = {},
   ): Promise<PureSVD<U, I>> {
     const file = await readModel<U, I, PureSVDOptions, keyof typeof shapes>(path, 'pure-svd', shapes, options);
     const model = restored(path, () => new PureSVD<U, I>(file.options));
@@ -131,12 +132,12 @@ export class PureSVD<U extends Id = Id, I extends Id = Id> extends FactorModel<U
 
   /** @internal */
   protected fold({ items, itemFactors }: FittedPureSVD<U, I>, history: HistoryRows, control: Control): Promise<Handle> {
-    return native.spmm(control, historyMatrix(history, items.size), itemFactors.handle);
+    return native.spmm(control, historyMatrix(history, items.size), placed(itemFactors, this.device).handle);
   }
 
   /** @internal */
   protected foldSync({ items, itemFactors }: FittedPureSVD<U, I>, history: HistoryRows): Handle {
-    return native.spmmSync(historyMatrix(history, items.size), itemFactors.handle);
+    return native.spmmSync(historyMatrix(history, items.size), placed(itemFactors, this.device).handle);
   }
 
   /** @internal */

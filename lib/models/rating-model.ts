@@ -10,6 +10,7 @@ import { LearnedModel } from './learned-model.js';
 import { lent } from './lent.js';
 import { type Fitted, stats, type Visitor } from './model.js';
 import { column, type FactorRows } from './partial-fit.js';
+import { placed } from './placed.js';
 
 /**
  * A fit of a model of ratings. r̂_ui = μ + b_u + b_i + p_u·q_i is the inner product of [p_u, b_u, 1] and
@@ -115,13 +116,20 @@ export abstract class RatingModel<
   /** @internal */
   protected fold({ scoringItems, mean }: S, history: HistoryRows, control: Control): Promise<Handle> {
     const row = historyMatrix(history, scoringItems.shape[0]!);
-    return native.ratingSolve(control, row, scoringItems.handle, 'users', mean, this.regularization);
+    return native.ratingSolve(
+      control,
+      row,
+      placed(scoringItems, this.device).handle,
+      'users',
+      mean,
+      this.regularization,
+    );
   }
 
   /** @internal */
   protected foldSync({ scoringItems, mean }: S, history: HistoryRows): Handle {
     const row = historyMatrix(history, scoringItems.shape[0]!);
-    return native.ratingSolveSync(row, scoringItems.handle, 'users', mean, this.regularization);
+    return native.ratingSolveSync(row, placed(scoringItems, this.device).handle, 'users', mean, this.regularization);
   }
 }
 

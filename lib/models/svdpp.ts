@@ -1,13 +1,13 @@
 import { boolean, finite, integer, knownOptions, string } from '../check.js';
 import type { Id } from '../data/ids.js';
-import { type JobOptions, runJob } from '../job.js';
+import { runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control, Handle } from '../native-ops.js';
 import { full, Tensor, tensor } from '../tensor.js';
 import { type HistoryRows, historyMatrix } from './history.js';
 import type { Fittable, Fitted } from './model.js';
 import type { FactorRows, TouchedRows } from './partial-fit.js';
-import { readModel, restored } from './persist.js';
+import { type LoadOptions, readModel, restored } from './persist.js';
 import { type FittedRatings, RatingModel, ratingState } from './rating-model.js';
 import { type FitOptions, gatherRows } from './warm-start.js';
 
@@ -29,7 +29,7 @@ export interface SVDppOptions {
   seed?: number;
   /** Computes the objective after each epoch, for `onProgress` and `loss`. */
   computeLoss?: boolean;
-  /** Where `fit` computes: 'cpu' unless given; 'cuda', 'cuda:1', ... or 'auto', see `device()`. All else is on the CPU. */
+  /** Where the model computes; 'cpu' unless given: see `device()` for the names, docs/gpu.md for what stays on the CPU. */
   device?: string;
 }
 
@@ -91,7 +91,7 @@ export class SVDpp<U extends Id = Id, I extends Id = Id> extends RatingModel<U, 
   /** Reads what `save` wrote: the same answers, bit for bit. @throws ERR_IO, ERR_FORMAT */
   static async load<U extends Id = Id, I extends Id = Id>(
     path: string,
-    options: JobOptions = {},
+    options: LoadOptions = {},
   ): Promise<SVDpp<U, I>> {
     const file = await readModel<U, I, SVDppOptions, keyof typeof shapes>(path, 'svdpp', shapes, options);
     const model = restored(path, () => new SVDpp<U, I>(file.options));

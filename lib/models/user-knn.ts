@@ -6,14 +6,14 @@ import { type JobOptions, runJob } from '../job.js';
 import { native } from '../native.js';
 import type { Control } from '../native-ops.js';
 import { allowedBits } from '../ops/item-filter.js';
-import { Tensor } from '../tensor.js';
 import type { ExplainOptions } from './explain.js';
 import { type HistoryRows, historyMatrix, historyRows } from './history.js';
 import type { NeighbourListOptions } from './item-weights-model.js';
-import { type FittedLinear, LinearModel, type LinearWeights } from './linear-model.js';
+import { type FittedLinear, LinearModel, type LinearWeights, weightsOn } from './linear-model.js';
 import { type CheckedInteractions, checkedInteractions, type Fittable, stats, type Visitor } from './model.js';
+import { indexOn, type NeighbourIndex, neighbourIndex } from './neighbour-index.js';
 import { checkNeighbourOptions, type NeighbourOptions } from './neighbour-options.js';
-import { matrixTensors, readModel, restored } from './persist.js';
+import { type LoadOptions, matrixTensors, readModel, restored } from './persist.js';
 
 /** Options of UserKNN. */
 export type UserKNNOptions = NeighbourOptions;
@@ -27,14 +27,9 @@ export interface UserExplanation<U extends Id = Id> {
 }
 
 /** @internal */
-interface FittedUserKNN<U extends Id, I extends Id> extends FittedLinear<U, I> {
-  /** [users, users], row u: the neighbours of u. */
+interface FittedUserKNN<U extends Id, I extends Id> extends FittedLinear<U, I>, NeighbourIndex {
+  /** [users, users], row u: the neighbours of u. What a NeighbourIndex has finds those of a visitor. */
   readonly neighbours: CsrMatrix;
-  /** What finds the neighbours of a visitor. */
-  readonly terms: CsrMatrix;
-  readonly norms: Tensor<'float32'>;
-  readonly idf: Tensor<'float64'>;
-  readonly meanLength: number;
 }
 
 /**
@@ -59,9 +54,9 @@ export class UserKNN<U extends Id = Id, I extends Id = Id> extends LinearModel<U
     return this.replace(async () => {
       knownOptions(options, ['signal', 'onProgress']);
       const data = await checkedInteractions(interactions, options);
-      const index = await this.#index(data.seen, options.signal);
+      const index = await neighbourIndex(data.seen.handles, this.options, { signal: options.signal });
       const neighbours = await runJob('long', options, (control) =>
-        native.neighbours(control, data.seen.handles, index, true, this.options),
+        native.neighbours(control, data.seen.handles, indexOn(index, this.device), true, this.options),
       );
       return complete(data, new CsrMatrix(neighbours), index);
     }, options);
@@ -70,14 +65,14 @@ export class UserKNN<U extends Id = Id, I extends Id = Id> extends LinearModel<U
   /** Reads what `save` wrote: the same answers, bit for bit. @throws ERR_IO, ERR_FORMAT */
   static async load<U extends Id = Id, I extends Id = Id>(
     path: string,
-    options: JobOptions = {},
+    options: LoadOptions = {},
   ): Promise<UserKNN<U, I>> {
     const sparse = { neighbours: (users: number) => [users, users] };
     const file = await readModel<U, I, UserKNNOptions, never, 'neighbours'>(path, 'user-knn', {}, options, sparse);
     const model = restored(path, () => new UserKNN<U, I>(file.options));
     const { emptyUsers, emptyItems } = await stats(file.seen, options.signal);
     return model.replace(async () => {
-      const index = await model.#index(file.seen, options.signal);
+      const index = await neighbourIndex(file.seen.handles, model.options, { signal: options.signal });
       return complete({ ...file, emptyUsers, emptyItems }, file.matrices.get('neighbours')!, index);
     });
   }
@@ -126,7 +121,7 @@ export class UserKNN<U extends Id = Id, I extends Id = Id> extends LinearModel<U
         typeof history === 'number'
           ? await native.csrTakeRows(control, state.neighbours.handles, Int32Array.of(history))
           : await this.fold(state, history, control);
-      const parts = await native.linearContributions(control, nearest, this.weights(state), target);
+      const parts = await native.linearContributions(control, nearest, weightsOn(this.weights(state), 'cpu'), target);
       return [await native.read(nearest.indices), await native.read(parts)] as [Int32Array, Float32Array];
     });
     const all = Array.from(rows, (row, i) => ({ user: users.at(row), contribution: parts[i]! }));
@@ -135,10 +130,6 @@ export class UserKNN<U extends Id = Id, I extends Id = Id> extends LinearModel<U
       score: contributions.reduce((sum, c) => sum + c.contribution, 0),
       contributions: contributions.slice(0, k),
     };
-  }
-
-  #index(seen: CsrMatrix, signal: AbortSignal | undefined) {
-    return runJob('long', { signal }, (control) => native.neighbourIndex(control, seen.handles, this.options));
   }
 
   /** @internal */
@@ -153,40 +144,26 @@ export class UserKNN<U extends Id = Id, I extends Id = Id> extends LinearModel<U
 
   /** @internal */
   protected weights(state: FittedUserKNN<U, I>): LinearWeights {
-    return { sparse: state.seen.handles };
+    return { sparse: state.seen };
   }
 
   /** @internal */
   protected fold(state: FittedUserKNN<U, I>, history: HistoryRows, control: Control): Promise<CsrHandles> {
     const row = historyMatrix(history, state.items.size);
-    return native.neighbours(control, row, indexOf(state), false, this.options);
+    return native.neighbours(control, row, indexOn(state, this.device), false, this.options);
   }
 
   /** @internal */
   protected foldSync(state: FittedUserKNN<U, I>, history: HistoryRows): CsrHandles {
-    return native.neighboursSync(historyMatrix(history, state.items.size), indexOf(state), false, this.options);
+    const row = historyMatrix(history, state.items.size);
+    return native.neighboursSync(row, indexOn(state, this.device), false, this.options);
   }
 }
-
-type Index = Awaited<ReturnType<typeof native.neighbourIndex>>;
 
 function complete<U extends Id, I extends Id>(
   { users, items, seen, emptyUsers, emptyItems }: CheckedInteractions<U, I>,
   neighbours: CsrMatrix,
-  { terms, norms, idf, meanLength }: Index,
+  index: NeighbourIndex,
 ): FittedUserKNN<U, I> {
-  const index = {
-    terms: new CsrMatrix(terms),
-    norms: new Tensor<'float32'>(norms),
-    idf: new Tensor<'float64'>(idf),
-    meanLength,
-  };
   return { users, items, seen, emptyUsers, emptyItems, neighbours, ...index };
 }
-
-const indexOf = ({ terms, norms, idf, meanLength }: FittedUserKNN<Id, Id>): Index => ({
-  terms: terms.handles,
-  norms: norms.handle,
-  idf: idf.handle,
-  meanLength,
-});

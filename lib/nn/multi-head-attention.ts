@@ -1,4 +1,5 @@
 import { integer, knownOptions } from '../check.js';
+import { device as named } from '../device.js';
 import { expected, TopknotError } from '../errors.js';
 import { readSafetensors, writeSafetensors } from '../format/safetensors.js';
 import { type JobOptions, runJob } from '../job.js';
@@ -19,6 +20,8 @@ export interface MultiHeadAttentionInit {
   bias?: boolean | undefined;
   /** Of the random start; 42 unless given. */
   seed?: number | undefined;
+  /** Where the layer lives: 'cpu' unless given; 'cuda', 'cuda:1', ... or 'auto', see `device()`. */
+  device?: string | undefined;
 }
 
 /** What `attention` takes, but for packed sequences. `keyMask` is [batch, keys], and false hides a key. */
@@ -97,15 +100,18 @@ export class MultiHeadAttention {
   readonly embedDim: number;
   readonly keyDim: number;
   readonly valueDim: number;
+  /** 'cpu' or 'cuda:0', ...: where the parameters are, inputs must be, and results and gradients are left. */
+  readonly device: string;
   /** float32, by PyTorch's names. */
   readonly parameters: ReadonlyMap<string, Floats>;
   readonly #weights: readonly [Floats, Floats, Floats];
   readonly #biases: readonly (Floats | undefined)[];
 
   /**
-   * @param parameters by PyTorch's names; kept, not copied
+   * @param parameters by PyTorch's names, all on one device; kept, not copied
    * @param heads must divide the columns of queries
-   * @throws ERR_ARGUMENT for a name that is missing or unknown, ERR_SHAPE, ERR_DTYPE; ERR_SHAPE for heads that do not divide
+   * @throws ERR_ARGUMENT for a name that is missing or unknown, ERR_SHAPE, ERR_DTYPE; ERR_SHAPE for heads that do not divide;
+   * ERR_DEVICE for parameters on several devices
    */
   constructor(parameters: Iterable<readonly [string, Tensor]>, heads: number) {
     const all = new Map(checkPairs(parameters));
@@ -132,7 +138,9 @@ export class MultiHeadAttention {
       'out_proj.weight': [width, width],
       'out_proj.bias': [width],
     };
-    for (const [name, t] of all) expectFloats(`parameters '${name}'`, t, shapes[name as keyof typeof shapes]);
+    this.device = all.get('out_proj.weight')!.device;
+    for (const [name, t] of all)
+      expectFloats(`parameters '${name}'`, t, shapes[name as keyof typeof shapes], this.device, "'out_proj.weight'");
     this.parameters = all as ReadonlyMap<string, Floats>;
     const third = (name: string, i: number): Floats =>
       new Tensor(native.sliceRows(all.get(name)!.handle, i * width, (i + 1) * width));
@@ -150,8 +158,9 @@ export class MultiHeadAttention {
     heads: number,
     options: MultiHeadAttentionInit = {},
   ): Promise<MultiHeadAttention> {
-    knownOptions(options, ['keyDim', 'valueDim', 'bias', 'seed']);
+    knownOptions(options, ['keyDim', 'valueDim', 'bias', 'seed', 'device']);
     const { bias = true } = options;
+    const where = named(options.device ?? 'cpu');
     if (typeof bias !== 'boolean') expected('bias', 'a boolean', bias);
     const seed = integer('seed', options.seed ?? 42, 0, 2 ** 50);
     dividing(heads, integer('embedDim', embedDim, 1));
@@ -171,25 +180,28 @@ export class MultiHeadAttention {
       const handle = await runJob('long', {}, (control) =>
         native.randomValues(control, 'float32', shape, 'uniform', bound / Math.sqrt(3), seed * 4 + i, undefined),
       );
-      return [name, new Tensor(handle)] as [string, Tensor];
+      return [name, moved(new Tensor(handle), where)] as [string, Tensor];
     });
     const all = new Map(await Promise.all(parameters));
-    if (bias) all.set('in_proj_bias', full([3 * embedDim])).set('out_proj.bias', full([embedDim]));
+    const zeros = (count: number) => full([count], { device: where });
+    if (bias) all.set('in_proj_bias', zeros(3 * embedDim)).set('out_proj.bias', zeros(embedDim));
     return new MultiHeadAttention(all, heads);
   }
 
   /**
    * Reads the parameters from a safetensors file, such as the state of a PyTorch module; other tensors in it are ignored.
    * @param options.prefix what stands before the names in the file, its point included: 'encoder.attention.'
-   * @throws ERR_IO, ERR_FORMAT; ERR_ARGUMENT for a file without these names; ERR_SHAPE, ERR_DTYPE
+   * @param options.device where the layer is to live; 'cpu' unless given
+   * @throws ERR_IO, ERR_FORMAT; ERR_ARGUMENT for a file without these names; ERR_SHAPE, ERR_DTYPE, ERR_DEVICE
    */
   static async load(
     path: string,
     heads: number,
-    options: JobOptions & { prefix?: string | undefined } = {},
+    options: JobOptions & { prefix?: string | undefined; device?: string | undefined } = {},
   ): Promise<MultiHeadAttention> {
-    knownOptions(options, ['prefix', 'signal', 'onProgress']);
-    const { prefix = '', ...job } = options;
+    knownOptions(options, ['prefix', 'device', 'signal', 'onProgress']);
+    const { prefix = '', device = 'cpu', ...job } = options;
+    const where = named(device);
     const { tensors } = await readSafetensors(path, job);
     const found = allNames.flatMap((name) => {
       const t = tensors.get(prefix + name);
@@ -197,7 +209,22 @@ export class MultiHeadAttention {
     });
     if (found.length === 0)
       throw new TopknotError('ERR_ARGUMENT', `prefix: '${path}' has no parameters of attention named '${prefix}...'`);
-    return new MultiHeadAttention(found, heads);
+    return new MultiHeadAttention(
+      found.map(([name, t]) => [name, moved(t, where)] as const),
+      heads,
+    );
+  }
+
+  /**
+   * This layer on another device, with copies of its parameters; itself where it is there already.
+   * @param device 'cpu', 'cuda', 'cuda:1', ... or 'auto': see `device()`
+   * @throws ERR_DEVICE, ERR_MEMORY, ERR_ARGUMENT
+   */
+  to(device: string): MultiHeadAttention {
+    const where = named(device);
+    if (where === this.device) return this;
+    const parameters = [...this.parameters].map(([name, t]) => [name, t.to(where)] as const);
+    return new MultiHeadAttention(parameters, this.heads);
   }
 
   /** Writes the parameters to a safetensors file, whole or not at all, for `load` and for PyTorch. */
@@ -218,7 +245,7 @@ export class MultiHeadAttention {
    * @param query float32 [batch, queries, embedDim]
    * @param key float32 [batch, keys, keyDim]; the query unless given
    * @param value float32 [batch, keys, valueDim]; the key unless given
-   * @throws ERR_SHAPE, ERR_DTYPE, ERR_RANGE or ERR_ARGUMENT at once; reading rejects like that of `attention`
+   * @throws ERR_SHAPE, ERR_DTYPE, ERR_RANGE, ERR_ARGUMENT or ERR_DEVICE at once; reading rejects like that of `attention`
    */
   forward(
     query: Floats,
@@ -234,9 +261,9 @@ export class MultiHeadAttention {
     const inputs = [query, key ?? query, value ?? key ?? query] as const;
     const batch = query.shape[0] ?? 0;
     const lengths = [query.shape[1] ?? 0, inputs[1].shape[1] ?? 0] as const;
-    expectFloats('query', query, [batch, lengths[0], this.embedDim]);
-    expectFloats('key', inputs[1], [batch, lengths[1], this.keyDim]);
-    expectFloats('value', inputs[2], [batch, lengths[1], this.valueDim]);
+    expectFloats('query', query, [batch, lengths[0], this.embedDim], this.device);
+    expectFloats('key', inputs[1], [batch, lengths[1], this.keyDim], this.device);
+    expectFloats('value', inputs[2], [batch, lengths[1], this.valueDim], this.device);
 
     const project = (i: 0 | 1 | 2): Projection => {
       const [input, weight, bias] = [inputs[i], this.#weights[i], this.#biases[i]];
@@ -287,7 +314,7 @@ export class MultiHeadAttention {
   backward(outGradient: Floats, result: MultiHeadAttentionResult): MultiHeadAttentionGradients {
     if (!result?.saved) expected('result', 'what forward returned', result);
     const { projections, given, heads, attention: attended, options, merged } = result.saved;
-    expectFloats('outGradient', outGradient, result.out.shape);
+    expectFloats('outGradient', outGradient, result.out.shape, this.device);
     const outWeight = this.parameters.get('out_proj.weight')!;
     const ofOut = matmulBackward(outGradient, merged, outWeight, result.out, this.#outOptions());
     const ofHeads = attentionBackward(ofOut.a.reshape(heads[0].shape), ...heads, attended, options);
@@ -349,12 +376,24 @@ function dividing(heads: number, embedDim: number): number {
   return heads;
 }
 
-function expectFloats(name: string, t: Tensor, shape: readonly number[]): void {
+/** A tensor from a file or a random start, which nobody else keeps, where it is to be. */
+function moved(t: Tensor, device: string): Tensor {
+  if (t.device === device) return t;
+  using from = t;
+  return from.to(device);
+}
+
+function expectFloats(name: string, t: Tensor, shape: readonly number[], device: string, as = 'the layer'): void {
   if (!(t instanceof Tensor)) expected(name, 'a Tensor', t);
   if (t.dtype !== 'float32') throw new TopknotError('ERR_DTYPE', `${name}: expected float32 but received ${t.dtype}`);
   if (t.shape.join() !== shape.join())
     throw new TopknotError(
       'ERR_SHAPE',
       `${name}: expected shape [${shape.join(', ')}] but received [${t.shape.join(', ')}]`,
+    );
+  if (t.device !== device)
+    throw new TopknotError(
+      'ERR_DEVICE',
+      `${name}: expected to be on device '${device}', as ${as} is, but is on '${t.device}'`,
     );
 }

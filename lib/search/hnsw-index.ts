@@ -18,6 +18,7 @@ import {
   type HnswIndexStats,
   type HnswSearchOptions,
   type HnswSettings,
+  knownGraphOptions,
   numberNames,
 } from './hnsw-options.js';
 import { KeyedIds } from './keyed-ids.js';
@@ -117,7 +118,7 @@ export class HnswIndex<T extends Id = Id> implements Disposable {
     vectors: Float32Array | Tensor<'float32'>,
     options: HnswIndexOptions & HnswBuildOptions & JobOptions = {},
   ): Promise<HnswIndex<T>> {
-    knownOptions(options, [...optionNames, 'parallel', 'signal', 'onProgress']);
+    knownGraphOptions(options, [...optionNames, 'parallel', 'signal', 'onProgress']);
     const settings = checkSettings(options);
     const parallel = checkParallel(options);
     const count = countOf(ids);
@@ -141,7 +142,7 @@ export class HnswIndex<T extends Id = Id> implements Disposable {
     path: string,
     options: JobOptions & { map?: boolean | undefined } = {},
   ): Promise<HnswIndex<T>> {
-    knownOptions(options, ['map', 'signal', 'onProgress']);
+    knownGraphOptions(options, ['map', 'signal', 'onProgress']);
     const { ids, dimensions, settings, index } = await loadHnsw<T>(path, options);
     return new HnswIndex(ids, dimensions, settings, index);
   }

@@ -1,4 +1,4 @@
-import { boolean, integer, oneOf } from '../check.js';
+import { boolean, integer, knownOptions, oneOf, onlyCpu } from '../check.js';
 import type { Id } from '../data/ids.js';
 import { metrics, type VectorMetric } from '../ops/top-k.js';
 import type { SearchOptions } from './flat-index.js';
@@ -44,6 +44,17 @@ export type HnswSettings = Required<{ [K in keyof HnswIndexOptions]: NonNullable
 
 /** Those of the settings that are numbers. @internal */
 export const numberNames = ['connectivity', 'expansionAdd', 'expansionSearch'] as const;
+
+/** As `knownOptions`; of a device it says where to go. @internal */
+export function knownGraphOptions(options: object, names: readonly string[]): void {
+  const { device } = (options ?? {}) as { device?: unknown };
+  onlyCpu(
+    'options',
+    device,
+    'the graph of an HnswIndex is on the CPU alone; a FlatIndex with this device searches on a GPU',
+  );
+  knownOptions(options, names);
+}
 
 /** @internal */
 export const checkExpansion = (name: string, value: number): number => integer(name, value, 1, 65536);

@@ -9,6 +9,7 @@
 #include "backend/blocks_args.h"
 #include "backend/bpr_args.h"
 #include "backend/checks_args.h"
+#include "backend/copy_args.h"
 #include "backend/embedding_args.h"
 #include "backend/hnsw_args.h"
 #include "backend/limits_args.h"

@@ -12,6 +12,7 @@ void addFactorization(Backend& table);
 void addSparse(Backend& table);
 void addTraining(Backend& table);
 void addLinalg(Backend& table);
+void addTensors(Backend& table);
 
 /// All of them.
 inline void addKernels(Backend& table) {
@@ -23,6 +24,7 @@ inline void addKernels(Backend& table) {
   addSparse(table);
   addTraining(table);
   addLinalg(table);
+  addTensors(table);
 }
 
 }  // namespace topknot::cuda

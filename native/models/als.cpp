@@ -11,6 +11,7 @@
 #include "models/als_subspace.h"
 #include "models/factors.h"
 #include "models/row_blocks.h"
+#include "ops/queued.h"
 
 namespace topknot {
 namespace {
@@ -192,15 +193,25 @@ Tensor alsSolve(Job& job, Csr rows, Tensor fixed, std::optional<Tensor> gram, st
   expect(fixed, "fixed", DType::float32, 2);
   o.factors = fixed.cols();
   checkOptions(o);
+  expectOnHost(rows, "rows");
   checkEntries(job, rows, "rows");
   require(rows.cols == fixed.rows(), ErrorCode::shape, "rows: expected ", fixed.rows(),
           " columns, one for each fixed factor, but received ", rows.cols);
-  if (gram) checkFactors(*gram, "gram", o.factors, o.factors);
-  if (start) checkFactors(*start, "start", rows.rows(), o.factors);
+  const Device device = fixed.device();
+  if (gram) {
+    checkFactors(*gram, "gram", o.factors, o.factors);
+    expectSameDevice(*gram, "gram", fixed, "fixed");
+  }
+  if (start) {
+    expectOnHost(*start, "start");
+    checkFactors(*start, "start", rows.rows(), o.factors);
+  }
   if (o.solver == AlsSolver::subspace) o.solver = AlsSolver::cholesky;
   rows = weighted(rows, o.alpha);
-  const Tensor out = start ? copyOf(*start) : Tensor::host(DType::float32, {rows.rows(), o.factors}, true);
-  solve(job, sideOf(rows, fixed.rows(), o, Device{}, std::numeric_limits<int64_t>::max()), fixed,
+  // Conjugate gradients change what they start from: a copy.
+  const Tensor from = start ? copyOf(*start) : Tensor::host(DType::float32, {rows.rows(), o.factors}, true);
+  const Tensor out = copyTo(from, device);
+  solve(job, sideOf(rows, fixed.rows(), o, device, std::numeric_limits<int64_t>::max()), fixed,
         gram ? *gram : gramOf(job, fixed), o, out);
   return out;
 }

@@ -69,7 +69,8 @@ AlsFactors alsFit(Job& job, Csr users, Csr items, std::optional<Tensor> userFact
 
 /// The factors [rows, factors] of the given rows with the other side fixed: fold-in. `gram` is alsGram(fixed), to be
 /// kept by a caller that solves often. Conjugate gradients start from `start`, or from zero; the solver 'subspace',
-/// which would take many sweeps, solves as 'cholesky' does. factors and iterations are not read.
+/// which would take many sweeps, solves as 'cholesky' does. factors and iterations are not read. Solves where `fixed`
+/// is, and leaves the result there; rows and `start` come from the host.
 Tensor alsSolve(Job& job, Csr rows, Tensor fixed, std::optional<Tensor> gram, std::optional<Tensor> start,
                 AlsOptions options);
 

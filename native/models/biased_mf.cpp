@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "backend/memory.h"
 #include "backend/registry.h"
 #include "models/factors.h"
 #include "models/placed.h"
@@ -75,16 +76,24 @@ void descend(Job& job, Device device, const Csr& users, const Csr& items, const 
   finish();
 }
 
-void alternate(Job& job, const Csr& users, const Csr& items, const BiasedMfOptions& o, const Tensor& x,
+void alternate(Job& job, Device device, const Csr& users, const Csr& items, const BiasedMfOptions& o, const Tensor& x,
                RatingRows& rows, Progress& progress) {
-  rows.users = modelRows(job, x, o.factors, RatingSide::users, rows.mean);
+  const RatingSystems byUser(users, RatingSide::users, rows.mean, o.regularization, device);
+  const RatingSystems byItem(items, RatingSide::items, rows.mean, o.regularization, device);
+  Tensor userRows = copyTo(modelRows(job, x, o.factors, RatingSide::users, rows.mean), device), itemRows;
+  const auto finish = [&] {
+    rows.users = copyTo(userRows, Device{});
+    rows.items = copyTo(itemRows, Device{});
+  };
   for (int64_t sweep = 0; sweep < o.iterations; ++sweep) {
-    rows.items = ops::ratingSolve(job, items, rows.users, RatingSide::items, rows.mean, o.regularization);
+    itemRows = byItem.solve(job, userRows);
     progress.done += 0.5;
     job.progress(progress);
-    rows.users = ops::ratingSolve(job, users, rows.items, RatingSide::users, rows.mean, o.regularization);
+    userRows = byUser.solve(job, itemRows);
+    if (o.computeLoss) finish();
     endIteration(job, users, items, o, rows, progress, sweep);
   }
+  finish();
 }
 
 }  // namespace
@@ -94,12 +103,7 @@ namespace ops {
 RatingRows biasedMfFit(Job& job, Csr users, Csr items, std::optional<Tensor> userRows, std::optional<Tensor> itemRows,
                        BiasedMfOptions o) {
   checkOptions(o);
-  const std::string where = o.device.value_or("cpu");
-  const bool anywhere = where == "auto" && o.solver == BiasedMfSolver::als;  // then the CPU
-  const Device device = anywhere ? Device{} : deviceNamed(where);
-  require(device.kind == Device::cpu || o.solver == BiasedMfSolver::sgd, ErrorCode::device,
-          "device: BiasedMF fits by solver 'als' on the CPU alone but received '", text(device),
-          "': use solver 'sgd' or device 'cpu'");
+  const Device device = deviceNamed(o.device.value_or("cpu"));
   checkBothWays(job, users, items);
   require(users.nnz() > 0, ErrorCode::value, "users: expected at least one rating");
   if (userRows) checkFactors(*userRows, "userRows", users.rows(), o.factors + 2);
@@ -117,7 +121,7 @@ RatingRows biasedMfFit(Job& job, Csr users, Csr items, std::optional<Tensor> use
   if (o.solver == BiasedMfSolver::sgd) {
     descend(job, device, users, items, o, x, y, out, progress);
   } else {
-    alternate(job, users, items, o, x, out, progress);
+    alternate(job, device, users, items, o, x, out, progress);
   }
   return out;
 }

@@ -9,7 +9,9 @@
 #include <utility>
 #include <vector>
 
+#include "backend/memory.h"
 #include "backend/registry.h"
+#include "models/placed.h"
 #include "ops/ops.h"
 #include "ops/spd_inverse.h"
 
@@ -33,15 +35,25 @@ void expectMemory(const Csr& users, bool byUsers, bool whole) {
           "leave out rare items, or use ItemKNN or ALS");
 }
 
-/// (rows · rowsᵀ + λ I)⁻¹
+void copy(Job& job, Device device, const CopyMatrixArgs& args) {
+  run(device, &Backend::copyMatrix, "copyMatrix", job.exec(), args);
+  job.checkCancelled();
+}
+
+/// (rows · rowsᵀ + λ I)⁻¹, where `rows` are.
 Tensor inverse(Job& job, const Csr& rows, const Csr& transposed, double lambda) {
   const int64_t n = rows.rows();
-  const Tensor p = Tensor::host<float>({n, n});
-  run(cpuBackend(), &Backend::spgemm, "spgemm", job.exec(),
+  const Device device = rows.values.device();
+  const Tensor p = empty<float>(device, {n, n}), diagonal = empty<float>(device, {n, 1});
+  run(device, &Backend::spgemm, "spgemm", job.exec(),
       SpgemmArgs{rows.view(), nullptr, n, transposed.view(), p.data<float>()});
   job.checkCancelled();
-  for (int64_t i = 0; i < n; ++i) p.data<float>()[i * n + i] += static_cast<float>(lambda);
-  invertPositiveDefinite(job, p.data<float>(), n, "EASE: the Gram matrix + regularization", [&](int64_t done) {
+  copy(job, device, {n, 1, p.data<float>(), n + 1, diagonal.data<float>(), 1});
+  Tensor sums = copyTo(diagonal, Device{});
+  for (float& x : sums.span<float>()) x += static_cast<float>(lambda);
+  sums = copyTo(sums, device);
+  copy(job, device, {n, 1, sums.data<float>(), 1, p.data<float>(), n + 1});
+  invertPositiveDefinite(job, p, "EASE: the Gram matrix + regularization", [&](int64_t done) {
     job.progress({static_cast<double>(done), static_cast<double>(n), std::nan("")});
   });
   return p;
@@ -102,34 +114,31 @@ LinearWeights byItems(Job& job, const Tensor& p, int64_t neighbours) {
 }
 
 Tensor transposed(Job& job, const Tensor& m) {
-  const Tensor out = Tensor::host<float>({m.cols(), m.rows()});
-  parallelFor(m.cols(), 64, job.exec(), [&](int64_t begin, int64_t end, int) {
-    for (int64_t r = 0; r < m.rows(); ++r) {
-      for (int64_t c = begin; c < end; ++c) out.data<float>()[c * m.rows() + r] = m.data<float>()[r * m.cols() + c];
-    }
-  });
-  job.checkCancelled();
+  const Tensor out = empty<float>(m.device(), {m.cols(), m.rows()});
+  copy(job, m.device(), {m.cols(), m.rows(), m.data<float>(), m.cols(), out.data<float>(), m.rows(), true});
   return out;
 }
 
-/// By users: columns of Xᵀ K X, some at once.
+/// By users: columns of Xᵀ K X, some at once, computed where K is.
 LinearWeights byUsers(Job& job, const Csr& items, const Tensor& k, int64_t neighbours) {
   const int64_t n = items.rows(), m = items.cols;
+  const Device device = k.device();
   std::vector<Weights> columns(static_cast<size_t>(neighbours > 0 ? n : 0));
   const Tensor whole = neighbours > 0 ? Tensor() : Tensor::host<float>({n, n});
   for (int64_t first = 0; first < n; first += columnsAtOnce) {
     const int64_t count = std::min(columnsAtOnce, n - first);
-    std::vector<int32_t> rows(static_cast<size_t>(count));
-    std::iota(rows.begin(), rows.end(), static_cast<int32_t>(first));
-    const Tensor left = Tensor::host<float>({count, m}), product = Tensor::host<float>({n, count});
-    run(cpuBackend(), &Backend::spmm, "spmm", job.exec(),
-        SpmmArgs{items.view(), rows.data(), count, k.data<float>(), m, m, left.data<float>(), m});
+    Tensor rows = Tensor::host<int32_t>({count});
+    std::iota(rows.data<int32_t>(), rows.data<int32_t>() + count, static_cast<int32_t>(first));
+    rows = copyTo(rows, device);
+    const Tensor left = empty<float>(device, {count, m}), product = empty<float>(device, {n, count});
+    run(device, &Backend::spmm, "spmm", job.exec(),
+        SpmmArgs{items.view(), rows.data<int32_t>(), count, k.data<float>(), m, m, left.data<float>(), m});
     job.checkCancelled();
     const Tensor right = transposed(job, left);  // K X, these columns
-    run(cpuBackend(), &Backend::spmm, "spmm", job.exec(),
+    run(device, &Backend::spmm, "spmm", job.exec(),
         SpmmArgs{items.view(), nullptr, n, right.data<float>(), count, count, product.data<float>(), count});
     job.checkCancelled();
-    const Tensor byColumn = transposed(job, product);
+    const Tensor byColumn = copyTo(transposed(job, product), Device{});
     parallelFor(count, 8, job.exec(), [&](int64_t begin, int64_t end, int) {
       for (int64_t c = begin; c < end; ++c) {
         float* column = byColumn.data<float>() + c * n;
@@ -144,13 +153,7 @@ LinearWeights byUsers(Job& job, const Csr& items, const Tensor& k, int64_t neigh
     });
     job.checkCancelled();
     if (neighbours > 0) continue;
-    const Tensor block = transposed(job, byColumn);
-    parallelFor(n, 256, job.exec(), [&](int64_t begin, int64_t end, int) {
-      for (int64_t i = begin; i < end; ++i) {
-        std::copy_n(block.data<float>() + i * count, count, whole.data<float>() + i * n + first);
-      }
-    });
-    job.checkCancelled();
+    copy(job, Device{}, {n, count, byColumn.data<float>(), n, whole.data<float>() + first, n, true});
   }
   if (neighbours > 0) return {matrixOf(job, columns), std::nullopt};
   return {std::nullopt, whole};
@@ -168,9 +171,11 @@ LinearWeights easeFit(Job& job, Csr users, EaseOptions o) {
   const bool fewerUsers = users.rows() < users.cols;
   expectMemory(users, fewerUsers, o.neighbours == 0);
   job.progress({0, static_cast<double>(std::min(users.rows(), users.cols)), std::nan("")});
-  const Csr items = csrTranspose(job, users);
+  const Device device = deviceNamed(o.device);
+  const Csr items = copyTo(csrTranspose(job, users), device);
+  users = copyTo(users, device);
   if (fewerUsers) return byUsers(job, items, inverse(job, users, items, o.regularization), o.neighbours);
-  return byItems(job, inverse(job, items, users, o.regularization), o.neighbours);
+  return byItems(job, copyTo(inverse(job, items, users, o.regularization), Device{}), o.neighbours);
 }
 
 }  // namespace ops

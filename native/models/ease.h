@@ -3,6 +3,7 @@
 //   min |X - X B|² + λ |B|²  with a diagonal of zeros:  B = I - P diag(P)⁻¹,  P = (XᵀX + λ I)⁻¹
 #pragma once
 #include <cstdint>
+#include <string>
 
 #include "core/csr.h"
 #include "core/fields.h"
@@ -14,8 +15,9 @@ namespace topknot {
 struct EaseOptions {
   double regularization = 500;  // λ
   int64_t neighbours = 0;       // weights kept of each item, the largest by magnitude; 0: all
+  std::string device = "cpu";   // where the inverse and the products are computed
 };
-TOPKNOT_FIELDS(EaseOptions, regularization, neighbours)
+TOPKNOT_FIELDS(EaseOptions, regularization, neighbours, device)
 
 namespace ops {
 

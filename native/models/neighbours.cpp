@@ -4,8 +4,11 @@
 #include <cmath>
 #include <vector>
 
+#include "backend/memory.h"
 #include "backend/registry.h"
+#include "models/placed.h"
 #include "ops/ops.h"
+#include "ops/queued.h"
 
 namespace topknot {
 namespace {
@@ -123,6 +126,8 @@ NeighbourIndex neighbourIndex(Job& job, Csr rows, NeighbourOptions o) {
 
 Csr neighbours(Job& job, Csr rows, NeighbourIndex index, bool self, NeighbourOptions o) {
   checkOptions(o);
+  expectOnHost(rows, "rows");
+  expectOnHost(index.idf, "index.idf");
   expectCsr(rows, "rows");
   expectCsr(index.terms, "index.terms");
   expect(index.norms, "index.norms", DType::float32, 1);
@@ -132,12 +137,17 @@ Csr neighbours(Job& job, Csr rows, NeighbourIndex index, bool self, NeighbourOpt
           index.terms.rows(), " columns, as many as the index has terms, but received ", rows.cols);
   require(index.norms.count() == candidates && (!self || rows.rows() == candidates), ErrorCode::shape,
           "rows: expected the ", candidates, " rows of the index but received ", rows.rows());
+  const Device device = index.terms.values.device();
+  expectSameDevice(index.terms.indptr, "index.terms.indptr", index.terms.values, "index.terms.values");
+  expectSameDevice(index.terms.indices, "index.terms.indices", index.terms.values, "index.terms.values");
+  expectSameDevice(index.norms, "index.norms", index.terms.values, "index.terms.values");
   const int64_t k = std::min(o.neighbours, candidates);
-  const WeightedRows w = weighted(job, rows, index.idf.data<double>(), index.meanLength, 2 - 2 * o.asymmetry, o);
+  WeightedRows w = weighted(job, rows, index.idf.data<double>(), index.meanLength, 2 - 2 * o.asymmetry, o);
 
   // In blocks of rows, for the sake of memory and of progress.
   const int64_t block = std::max<int64_t>(256, (int64_t{1} << 24) / std::max<int64_t>(k, 1));
-  const Tensor ids = Tensor::host<int32_t>({rows.rows(), k}), scores = Tensor::host<float>({rows.rows(), k});
+  w = {copyTo(w.rows, device), copyTo(w.norms, device)};
+  const Tensor ids = empty<int32_t>(device, {rows.rows(), k}), scores = empty<float>(device, {rows.rows(), k});
   job.progress({0, static_cast<double>(rows.rows()), std::nan("")});
   for (int64_t first = 0; first < rows.rows(); first += block) {
     CsrView a = w.rows.view();
@@ -152,11 +162,12 @@ Csr neighbours(Job& job, Csr rows, NeighbourIndex index, bool self, NeighbourOpt
                               .k = k,
                               .ids = ids.data<int32_t>() + first * k,
                               .scores = scores.data<float>() + first * k};
-    run(rows.values.device(), &Backend::neighbours, "neighbours", job.exec(), args);
+    run(device, &Backend::neighbours, "neighbours", job.exec(), args);
     job.checkCancelled();
     job.progress({static_cast<double>(first + a.rows), static_cast<double>(rows.rows()), std::nan("")});
   }
-  return matrixOf(job, ids.data<int32_t>(), scores.data<float>(), rows.rows(), k, candidates);
+  const Tensor nearest = copyTo(ids, Device{}), similarities = copyTo(scores, Device{});
+  return matrixOf(job, nearest.data<int32_t>(), similarities.data<float>(), rows.rows(), k, candidates);
 }
 
 Csr neighbourWeights(Job& job, Csr neighbours, bool normalize) {

@@ -44,7 +44,8 @@ namespace ops {
 NeighbourIndex neighbourIndex(Job& job, Csr rows, NeighbourOptions options);
 
 /// The nearest rows of the index for each of `rows`, at most `neighbours` of similarity above 0: [rows, indexed rows].
-/// `self`: they are the rows of the index, and none is its own neighbour.
+/// `self`: they are the rows of the index, and none is its own neighbour. Computes where the index has its terms and
+/// norms; rows, the index's idf and the result are on the host.
 Csr neighbours(Job& job, Csr rows, NeighbourIndex index, bool self, NeighbourOptions options);
 
 /// What scores a history by neighbours: W_ij = s_ji for the neighbours i of j, over the sum of those if `normalize`.

@@ -9,6 +9,7 @@
 #include "core/random.h"
 #include "models/row_blocks.h"
 #include "ops/ops.h"
+#include "ops/queued.h"
 
 namespace topknot {
 namespace {
@@ -64,8 +65,12 @@ void sweep(Job& job, const RowBlocks& rows, const Tensor& reg, const Tensor& fix
            const Tensor& out) {
   const bool all = o.over == NmfCells::all;
   const Tensor gram = all && o.objective == NmfLoss::frobenius ? gramOf(job, fixed) : Tensor();
-  const Tensor sums =
-      all && o.objective == NmfLoss::kl ? copyTo(columnSums(copyTo(fixed, {})), out.device()) : Tensor();
+  Tensor sums;
+  if (all && o.objective == NmfLoss::kl) {
+    sums = empty<float>(out.device(), {fixed.cols()});
+    run(out.device(), &Backend::reduce, "reduce", job.exec(),
+        ReduceArgs{Reduction::sum, fixed.data<float>(), 1, fixed.rows(), fixed.cols(), sums.data<float>()});
+  }
   rows.each([&](const RowBlock& block) {
     const NmfArgs args{.rows = block.rows.view(),
                        .fixed = view(fixed),
@@ -216,13 +221,16 @@ Tensor nmfFold(Job& job, Csr rows, Tensor fixed, NmfOptions o) {
   expect(fixed, "fixed", DType::float32, 2);
   o.factors = fixed.cols();
   checkOptions(o);
+  expectOnHost(rows, "rows");
   checkRows(job, rows, "rows");
   require(rows.cols == fixed.rows(), ErrorCode::shape, "rows: expected ", fixed.rows(),
           " columns, one for each fixed factor, but received ", rows.cols);
   constexpr int32_t passes = 200;
-  const Tensor out = Tensor::host<float>({rows.rows(), o.factors});
-  std::fill_n(out.data<float>(), out.count(), static_cast<float>(startScale(rows, o)));
-  sweep(job, RowBlocks(rows, Device{}), lambdas(rows, o), fixed, passes, o, out);
+  const Device device = fixed.device();
+  const Tensor start = Tensor::host<float>({rows.rows(), o.factors});
+  std::fill_n(start.data<float>(), start.count(), static_cast<float>(startScale(rows, o)));
+  const Tensor out = copyTo(start, device);
+  sweep(job, RowBlocks(rows, device), copyTo(lambdas(rows, o), device), fixed, passes, o, out);
   return out;
 }
 

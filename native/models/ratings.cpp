@@ -4,8 +4,11 @@
 #include <algorithm>
 #include <cmath>
 
+#include "backend/memory.h"
 #include "backend/registry.h"
 #include "models/factors.h"
+#include "models/placed.h"
+#include "ops/queued.h"
 
 namespace topknot {
 namespace {
@@ -113,55 +116,81 @@ double ratingPenalty(const Csr& ratings, const Tensor& rows, RatingSide side, do
   return sum;
 }
 
+RatingSystems::RatingSystems(const Csr& rows, RatingSide side, double mean, double regularization, Device device)
+    : rows_(copyTo(rows, device)), side_(side) {
+  const Tensor reg = Tensor::host<float>({rows.rows()}),
+               ones = Tensor::host<float>({std::max(rows.nnz(), rows.rows())});
+  const int64_t* indptr = rows.indptr.data<int64_t>();
+  for (int64_t r = 0; r < rows.rows(); ++r) {
+    reg.data<float>()[r] = static_cast<float>(regularization * static_cast<double>(indptr[r + 1] - indptr[r]));
+  }
+  std::fill_n(ones.data<float>(), ones.count(), 1.0f);
+  const Tensor mu = Tensor::host<float>({1});
+  mu.data<float>()[0] = static_cast<float>(mean);
+  reg_ = copyTo(reg, device), ones_ = copyTo(ones, device), mean_ = copyTo(mu, device);
+}
+
+Tensor RatingSystems::solve(Job& job, const Tensor& fixed) const {
+  const Device device = fixed.device();
+  const bool users = side_ == RatingSide::users;
+  const RatingSide other = users ? RatingSide::items : RatingSide::users;
+  const int64_t n = fixed.rows(), factors = fixed.cols() - 2, f = factors + 1, nnz = rows_.nnz();
+  const auto copy = [&](int64_t rows, int64_t cols, const float* from, int64_t fromStride, float* to, int64_t stride) {
+    run(device, &Backend::copyMatrix, "copyMatrix", job.exec(),
+        CopyMatrixArgs{
+            .rows = rows, .cols = cols, .from = from, .fromStride = fromStride, .to = to, .toStride = stride});
+    job.checkCancelled();
+  };
+  const auto combine = [&](Binary function, const float* a, const float* b, int64_t bStride, int64_t count,
+                           float* out) {
+    const BinaryArgs args{function, a, b, 1, {count}, {1}, {bStride}, out};
+    run(device, &Backend::binary, "binary", job.exec(), args);
+    job.checkCancelled();
+  };
+  // The other side's [vector, 1] are the regressors; its bias, and the mean, are taken off the ratings.
+  const Tensor regressors = empty<float>(device, {n, f}), known = empty<float>(device, {n, 1});
+  copy(n, factors, fixed.data<float>(), f + 1, regressors.data<float>(), f);
+  copy(n, 1, ones_.data<float>(), 0, regressors.data<float>() + factors, f);
+  copy(n, 1, fixed.data<float>() + biasAt(other, factors), f + 1, known.data<float>(), 1);
+  if (!users) combine(Binary::add, known.data<float>(), mean_.data<float>(), 0, n, known.data<float>());
+  const Tensor targets = empty<float>(device, {nnz});
+  const MatrixView ones{ones_.data<float>(), rows_.rows(), 1};
+  run(device, &Backend::csrScores, "csrScores", job.exec(),
+      CsrScoresArgs{rows_.view(), ones, view(known), false, targets.data<float>()});
+  job.checkCancelled();
+  combine(Binary::subtract, rows_.values.data<float>(), targets.data<float>(), 1, nnz, targets.data<float>());
+
+  const Tensor solved = empty<float>(device, {rows_.rows(), f});
+  const CsrView v = rows_.view();
+  AlsArgs args{};
+  args.rows = {v.indptr, v.indices, ones_.data<float>(), v.rows, v.cols};
+  args.fixed = view(regressors);
+  args.reg = reg_.data<float>();
+  args.out = solved.data<float>();
+  args.targets = targets.data<float>();
+  run(device, &Backend::alsCholesky, "alsCholesky", job.exec(), args);
+  job.checkCancelled();
+
+  const Tensor biases = empty<float>(device, {v.rows, 1}), out = empty<float>(device, {v.rows, f + 1});
+  copy(v.rows, 1, solved.data<float>() + factors, f, biases.data<float>(), 1);
+  if (!users) combine(Binary::add, biases.data<float>(), mean_.data<float>(), 0, v.rows, biases.data<float>());
+  copy(v.rows, factors, solved.data<float>(), f, out.data<float>(), f + 1);
+  copy(v.rows, 1, ones_.data<float>(), 0, out.data<float>() + oneAt(side_, factors), f + 1);
+  copy(v.rows, 1, biases.data<float>(), 1, out.data<float>() + biasAt(side_, factors), f + 1);
+  return out;
+}
+
 namespace ops {
 
 Tensor ratingSolve(Job& job, Csr rows, Tensor fixed, RatingSide side, double mean, double regularization) {
   expect(fixed, "fixed", DType::float32, 2);
+  expectOnHost(rows, "rows");
   checkEntries(job, rows, "rows");
   checkNumber(regularization, 0, "regularization");
   require(fixed.cols() >= 2, ErrorCode::shape, "fixed: expected rows of 2 or more but received ", text(fixed.shape));
   require(rows.cols == fixed.rows(), ErrorCode::shape, "rows: expected ", fixed.rows(),
           " columns, one for each fixed row, but received ", rows.cols);
-  const bool users = side == RatingSide::users;
-  const RatingSide other = users ? RatingSide::items : RatingSide::users;
-  const int64_t factors = fixed.cols() - 2, f = factors + 1;
-  // The other side's [vector, 1] are the regressors; its bias, and the mean, are taken off the ratings.
-  const Tensor regressors = Tensor::host<float>({fixed.rows(), f});
-  std::vector<float> known(static_cast<size_t>(fixed.rows()));
-  for (int64_t i = 0; i < fixed.rows(); ++i) {
-    const float* from = fixed.data<float>() + i * (factors + 2);
-    float* to = regressors.data<float>() + i * f;
-    std::copy_n(from, factors, to);
-    to[factors] = 1;
-    known[static_cast<size_t>(i)] = from[biasAt(other, factors)] + (users ? 0.0f : static_cast<float>(mean));
-  }
-  const CsrView v = rows.view();
-  std::vector<float> ones(static_cast<size_t>(rows.nnz()), 1.0f), targets(ones.size());
-  for (size_t e = 0; e < targets.size(); ++e) targets[e] = v.values[e] - known[static_cast<size_t>(v.indices[e])];
-  std::vector<float> lambdas(static_cast<size_t>(rows.rows()));
-  for (int64_t r = 0; r < rows.rows(); ++r) {
-    lambdas[static_cast<size_t>(r)] =
-        static_cast<float>(regularization * static_cast<double>(v.indptr[r + 1] - v.indptr[r]));
-  }
-  const Tensor solved = Tensor::host<float>({rows.rows(), f});
-  AlsArgs args{};
-  args.rows = {v.indptr, v.indices, ones.data(), v.rows, v.cols};
-  args.fixed = view(regressors);
-  args.reg = lambdas.data();
-  args.out = solved.data<float>();
-  args.targets = targets.data();
-  run(fixed.device(), &Backend::alsCholesky, "alsCholesky", job.exec(), args);
-  job.checkCancelled();
-
-  const Tensor out = Tensor::host<float>({rows.rows(), factors + 2});
-  for (int64_t r = 0; r < rows.rows(); ++r) {
-    const float* from = solved.data<float>() + r * f;
-    float* to = out.data<float>() + r * (factors + 2);
-    std::copy_n(from, factors, to);
-    to[oneAt(side, factors)] = 1;
-    to[biasAt(side, factors)] = from[factors] + (users ? 0.0f : static_cast<float>(mean));
-  }
-  return out;
+  return RatingSystems(rows, side, mean, regularization, fixed.device()).solve(job, fixed);
 }
 
 Explained ratingExplain(Job& job, Csr row, Tensor itemRows, std::optional<Tensor> implicit, int64_t target,

@@ -43,10 +43,24 @@ double squaredError(Job& job, const Csr& ratings, const Tensor& users, const Ten
 /// Σ_u n_u (|p_u|² + b_u²) over the rows of a model, n_u the count of entries.
 double ratingPenalty(const Csr& ratings, const Tensor& rows, RatingSide side, double mean);
 
+/// The least squares problems of one side's rows, on the device that is to solve them: for each row the vector and the
+/// bias that minimise Σ_i (r_i - r̂_i)² + n regularization (|p|² + b²) over its n entries.
+class RatingSystems {
+ public:
+  /// `rows` are on the host and have been checked.
+  RatingSystems(const Csr& rows, RatingSide side, double mean, double regularization, Device device);
+  /// The model rows of this side from those of the other, on the same device.
+  Tensor solve(Job& job, const Tensor& fixed) const;
+
+ private:
+  Csr rows_;
+  RatingSide side_;
+  Tensor reg_, ones_, mean_;  // [rows], as many as rows or entries, [1]
+};
+
 namespace ops {
 
-/// The model rows of one side from those of the other, by least squares: for each row the vector and the bias that
-/// minimise Σ_i (r_i - r̂_i)² + n regularization (|p|² + b²) over its n entries. Fold-in, and a half-sweep of ALS.
+/// RatingSystems solved once, where `fixed` is: fold-in.
 Tensor ratingSolve(Job& job, Csr rows, Tensor fixed, RatingSide side, double mean, double regularization);
 
 /// What each rating of one user adds to what they are predicted to give item `target`, with the vector and the bias

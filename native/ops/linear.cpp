@@ -3,25 +3,36 @@
 #include <algorithm>
 #include <cmath>
 
+#include "backend/memory.h"
 #include "backend/registry.h"
+#include "models/placed.h"
 #include "ops/ops.h"
+#include "ops/queued.h"
 
 namespace topknot {
 namespace {
 
 constexpr int64_t scoresAtOnce = 1 << 24;  // 64 MB
 
+Device deviceOf(const LinearWeights& w) { return w.sparse ? w.sparse->values.device() : w.dense->device(); }
+
 void check(const LinearWeights& w, const Csr& queries) {
   require(w.sparse.has_value() != w.dense.has_value(), ErrorCode::argument,
           "weights: expected either sparse or dense ones");
-  if (w.sparse) expectCsr(*w.sparse, "weights.sparse");
+  if (w.sparse) {
+    expectCsr(*w.sparse, "weights.sparse");
+    expectSameDevice(w.sparse->indptr, "weights.sparse.indptr", w.sparse->values, "weights.sparse.values");
+    expectSameDevice(w.sparse->indices, "weights.sparse.indices", w.sparse->values, "weights.sparse.values");
+  }
   if (w.dense) expect(*w.dense, "weights.dense", DType::float32, 2);
+  expectOnHost(queries, "queries");
   expectCsr(queries, "queries");
   require(queries.cols == w.rows(), ErrorCode::shape, "queries: expected ", w.rows(),
           " columns, one for each row of weights, but received ", queries.cols);
 }
 
 void expectRows(const Tensor& rows, const char* name, int64_t limit) {
+  expectOnHost(rows, name);
   expect(rows, name, DType::int32, 1);
   for (const int32_t row : rows.span<int32_t>()) {
     require(row >= 0 && row < limit, ErrorCode::range, name, ": expected rows in 0 to ", limit - 1, " but received ",
@@ -42,11 +53,15 @@ Tensor numbers(int64_t count) {
   return all;
 }
 
-/// Scores of the queries `rows`, [rows, items].
-Tensor scoresOf(Job& job, const Csr& queries, const Tensor& rows, const LinearWeights& w) {
-  const Tensor out = Tensor::host<float>({rows.count(), w.items()});
+/// Scores of the queries `rows`, [rows, items], where the weights are.
+Tensor scoresOf(Job& job, Csr queries, const Tensor& rows, const LinearWeights& w) {
+  const Device device = deviceOf(w);
+  const Tensor out = empty<float>(device, {rows.count(), w.items()});
   const int32_t* ids = rows.data<int32_t>();
-  const Device device = queries.values.device();
+  if (device.kind != Device::cpu) {
+    queries = copyTo(ops::csrTakeRows(job, queries, rows), device);  // all others need not travel
+    ids = nullptr;
+  }
   if (w.sparse) {
     run(device, &Backend::spgemm, "spgemm", job.exec(),
         SpgemmArgs{queries.view(), ids, rows.count(), w.sparse->view(), out.data<float>()});
@@ -87,6 +102,7 @@ SearchResult linearSearch(Job& job, Csr queries, std::optional<Tensor> rows, Lin
   if (filter.seen && !filter.seenRows) filter.seenRows = numbers(count);
   const std::optional<Tensor> seenRows = filter.seenRows;
   if (seenRows) {
+    expectOnHost(*seenRows, "filter.seenRows");
     expect(*seenRows, "filter.seenRows", DType::int32, 1);
     require(seenRows->count() == count, ErrorCode::shape, "filter.seenRows: expected ", count,
             " rows, one for each query, but received ", seenRows->count());

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "backend/registry.h"
+#include "core/csr.h"
 #include "core/stream.h"
 #include "core/tensor.h"
 
@@ -29,6 +30,12 @@ inline void expectSameDevice(const Tensor& t, const char* name, const Tensor& ot
 inline void expectOnHost(const Tensor& t, const char* name) {
   require(t.device().kind == Device::cpu, ErrorCode::device, name, ": expected to be on device 'cpu' but is on '",
           text(t.device()), "'");
+}
+
+inline void expectOnHost(const Csr& m, const std::string& name) {
+  expectOnHost(m.indptr, (name + ".indptr").c_str());
+  expectOnHost(m.indices, (name + ".indices").c_str());
+  expectOnHost(m.values, (name + ".values").c_str());
 }
 
 /// Rethrows the error of the operation that was to compute t.

@@ -1,7 +1,9 @@
 // Rows of a tensor as a tensor, and tensors one after the other as one: along the first dimension, queued.
 #include <cstring>
 
+#include "backend/memory.h"
 #include "ops/ops.h"
+#include "ops/queued.h"
 
 namespace topknot {
 namespace {
@@ -14,7 +16,9 @@ Shape withRows(const Tensor& t, int64_t rows) {
 
 int64_t rowBytes(const Tensor& t) { return t.rows() > 0 ? static_cast<int64_t>(t.bytes()) / t.rows() : 0; }
 
-void copyBytes(const Exec& exec, const char* from, int64_t bytes, char* to) {
+/// Bytes of one device.
+void copyPart(const Exec& exec, Device device, const char* from, int64_t bytes, char* to) {
+  if (device.kind != Device::cpu) return copyBytes(device, to, from, static_cast<size_t>(bytes));
   parallelFor(bytes, 1 << 20, exec, [&](int64_t begin, int64_t end, int) {
     std::memcpy(to + begin, from + begin, static_cast<size_t>(end - begin));
   });
@@ -28,11 +32,11 @@ Tensor sliceRows(Stream& stream, Tensor tensor, int64_t begin, int64_t end) {
   require(tensor.rank() >= 1, ErrorCode::shape, "tensor: expected at least one dimension");
   require(begin >= 0 && begin <= end && end <= tensor.rows(), ErrorCode::range, "end: expected rows within 0 to ",
           tensor.rows(), " but received ", begin, " to ", end);
-  Tensor out = Tensor::host(tensor.dtype, withRows(tensor, end - begin));
+  Tensor out = empty(tensor.device(), tensor.dtype, withRows(tensor, end - begin));
   out.pending = stream.enqueue([=](const Exec& exec) {
-    if (tensor.pending) tensor.pending->wait();
-    copyBytes(exec, tensor.data<char>() + begin * rowBytes(tensor), static_cast<int64_t>(out.bytes()),
-              out.data<char>());
+    waitFor(tensor);
+    copyPart(exec, out.device(), tensor.data<char>() + begin * rowBytes(tensor), static_cast<int64_t>(out.bytes()),
+             out.data<char>());
   });
   return out;
 }
@@ -46,14 +50,15 @@ Tensor joinRows(Stream& stream, std::vector<Tensor> parts) {
             text(part.shape));
     require(part.dtype == parts[0].dtype, ErrorCode::dtype, "parts: expected one element type but received ",
             std::string(text(parts[0].dtype)), " and ", std::string(text(part.dtype)));
+    expectSameDevice(part, "parts", parts[0], "the first of them");
     rows += part.rows();
   }
-  Tensor out = Tensor::host(parts[0].dtype, withRows(parts[0], rows));
+  Tensor out = empty(parts[0].device(), parts[0].dtype, withRows(parts[0], rows));
   out.pending = stream.enqueue([=](const Exec& exec) {
     char* to = out.data<char>();
     for (const Tensor& part : parts) {
-      if (part.pending) part.pending->wait();
-      copyBytes(exec, part.data<char>(), static_cast<int64_t>(part.bytes()), to);
+      waitFor(part);
+      copyPart(exec, out.device(), part.data<char>(), static_cast<int64_t>(part.bytes()), to);
       to += part.bytes();
     }
   });

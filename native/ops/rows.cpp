@@ -3,8 +3,11 @@
 #include <cmath>
 #include <vector>
 
+#include "backend/memory.h"
+#include "backend/registry.h"
 #include "ops/duplicates.h"
 #include "ops/ops.h"
+#include "ops/queued.h"
 
 namespace topknot {
 namespace {
@@ -38,13 +41,14 @@ namespace ops {
 
 Tensor takeRows(Job& job, Tensor matrix, Tensor rows) {
   expect(matrix, "matrix", DType::float32, 2);
+  expectOnHost(rows, "rows");
   expectRowIds(rows, matrix.rows(), "rows");
-  const int64_t cols = matrix.cols();
-  Tensor out = Tensor::host<float>({rows.count(), cols});
-  parallelFor(rows.count(), grain, job.exec(), [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i)
-      std::copy_n(matrix.data<float>() + rows.data<int32_t>()[i] * cols, cols, out.data<float>() + i * cols);
-  });
+  const Device device = matrix.device();
+  const Tensor ids = copyTo(rows, device), out = empty<float>(device, {rows.count(), matrix.cols()});
+  const TableView table{matrix.data<float>(), matrix.rows(), matrix.cols(), RowFormat::float32};
+  run(device, &Backend::gather, "gather", job.exec(),
+      GatherArgs{table, ids.data<int32_t>(), rows.count(), out.data<float>()});
+  job.checkCancelled();
   return out;
 }
 

@@ -1,6 +1,7 @@
 // The ways to call top-k: from a model or an index, where one call must do, and queued on a stream.
 #include <algorithm>
 
+#include "backend/memory.h"
 #include "ops/ops.h"
 #include "ops/queued.h"
 #include "ops/topk_checks.h"
@@ -24,7 +25,9 @@ namespace ops {
 SearchResult search(Job& job, Tensor queries, std::optional<Tensor> rows, Tensor items, std::optional<Tensor> itemNorms,
                     int64_t k, Metric metric, Filter filter) {
   require(items.rank() == 2, ErrorCode::shape, "items: expected 2 dimensions but received shape ", text(items.shape));
-  queries = rows ? takeRows(job, queries, *rows) : asQueries(queries, items.cols());
+  waitFor(queries);
+  // Rows of a table are taken where it lies; the numbers of a caller go to where the items are.
+  queries = rows ? takeRows(job, queries, *rows) : copyTo(asQueries(queries, items.cols()), items.device());
   TopkResult found =
       topk(job, std::move(queries), std::move(items), std::move(itemNorms), k, metric, std::move(filter));
   return {{found.ids}, {found.scores}};

@@ -1,11 +1,10 @@
 // Making tensors and converting their element type.
-#include <cmath>
-#include <cstring>
-#include <limits>
+#include <algorithm>
 #include <type_traits>
 
 #include "backend/memory.h"
 #include "backend/registry.h"
+#include "core/convert.h"
 #include "core/host_memory.h"
 #include "ops/ops.h"
 #include "ops/queued.h"
@@ -13,49 +12,31 @@
 namespace topknot {
 namespace {
 
-template <typename T>
-constexpr bool isHalf = std::is_same_v<T, Float16> || std::is_same_v<T, BFloat16>;
-
-/// Value-preserving where the target can hold the value; a float that an integer type cannot hold is refused.
-template <typename To, typename From>
-To convert(From x) {
-  if constexpr (std::is_same_v<To, From>) {
-    return x;
-  } else if constexpr (isHalf<From>) {
-    return convert<To>(toFloat(x));
-  } else if constexpr (std::is_same_v<To, Float16>) {
-    return toFloat16(static_cast<float>(x));
-  } else if constexpr (std::is_same_v<To, BFloat16>) {
-    return toBFloat16(static_cast<float>(x));
-  } else if constexpr (std::is_same_v<To, bool>) {
-    return x != From{};
-  } else if constexpr (std::is_integral_v<To> && std::is_floating_point_v<From>) {
-    const double low = static_cast<double>(std::numeric_limits<To>::min());
-    const double whole = std::trunc(static_cast<double>(x));
-    require(whole >= low && whole < -low + (low == 0 ? 256.0 : 0.0), ErrorCode::range, "tensor: expected values that ",
-            std::string(text(dtypeOf<To>)), " can hold but received ", static_cast<double>(x));
-    return static_cast<To>(whole);
-  } else if constexpr (std::is_integral_v<To> && sizeof(To) < 8) {
-    require(static_cast<int64_t>(x) >= static_cast<int64_t>(std::numeric_limits<To>::min()) &&
-                static_cast<int64_t>(x) <= static_cast<int64_t>(std::numeric_limits<To>::max()),
-            ErrorCode::range, "tensor: expected values that ", std::string(text(dtypeOf<To>)),
-            " can hold but received ", static_cast<int64_t>(x));
-    return static_cast<To>(x);
-  } else {
-    return static_cast<To>(x);
-  }
+/// Element i as the numbers that messages show: integers whole, floats as double.
+[[noreturn]] void refuse(const Tensor& t, int64_t i, DType wanted) {
+  dispatch(t.dtype, [&]<typename T>(T) {
+    const T x = numberAt<T>(t, i);
+    if constexpr (std::is_integral_v<T>) {
+      fail(ErrorCode::range, "tensor: expected values that ", std::string(text(wanted)), " can hold but received ",
+           static_cast<int64_t>(x));
+    } else {
+      fail(ErrorCode::range, "tensor: expected values that ", std::string(text(wanted)), " can hold but received ",
+           convert<double>(x));
+    }
+  });
+  fail(ErrorCode::internal, "unknown dtype");
 }
 
-void convertInto(const Tensor& from, Tensor& to, const Exec& exec) {
-  dispatch(from.dtype, [&]<typename From>(From) {
-    dispatch(to.dtype, [&]<typename To>(To) {
-      const From* in = from.data<From>();
-      To* out = to.data<To>();
-      parallelFor(from.count(), 1 << 16, exec, [&](int64_t begin, int64_t end, int) {
-        for (int64_t i = begin; i < end; ++i) out[i] = convert<To>(in[i]);
-      });
-    });
-  });
+/// Throws ERR_RANGE for a number that an integer type cannot hold.
+void convertInto(const Tensor& from, const Tensor& to, const Exec& exec) {
+  if (from.dtype == to.dtype) return copyInto(from, to);
+  const Device device = from.device();
+  const Tensor first = empty<int64_t>(device, {1});
+  run(device, &Backend::cast, "cast", exec,
+      CastArgs{from.buffer->data(), from.dtype, to.buffer->data(), to.dtype, from.count(), first.data<int64_t>()});
+  if (!mayOverflow(from.dtype, to.dtype)) return;  // nothing to wait for
+  const int64_t at = numberAt<int64_t>(first, 0);
+  if (at < from.count()) refuse(from, at, to.dtype);
 }
 
 }  // namespace
@@ -88,6 +69,8 @@ Tensor tensorFull(DType dtype, std::vector<int64_t> shape, double value, std::op
   const Tensor out = onHost ? Tensor::host(dtype, wanted, filled) : empty(where, dtype, wanted);
   if (filled) return out;
   dispatch(dtype, [&]<typename T>(T) {
+    require(holds<T>(value), ErrorCode::range, "tensor: expected values that ", std::string(text(dtype)),
+            " can hold but received ", value);
     const T filler = convert<T>(value);
     if (onHost) std::fill_n(out.data<T>(), out.count(), filler);
     else fill(out, &filler);
@@ -96,10 +79,10 @@ Tensor tensorFull(DType dtype, std::vector<int64_t> shape, double value, std::op
 }
 
 Tensor cast(Stream& stream, Tensor tensor, DType dtype) {
-  Tensor out = Tensor::host(dtype, tensor.shape);
-  out.pending = stream.enqueue([tensor, result = out](const Exec& exec) mutable {
-    if (tensor.pending) tensor.pending->wait();
-    convertInto(tensor, result, exec);
+  Tensor out = empty(tensor.device(), dtype, tensor.shape);
+  out.pending = stream.enqueue([=](const Exec& exec) {
+    waitFor(tensor);
+    convertInto(tensor, out, exec);
   });
   return out;
 }

@@ -1,4 +1,5 @@
 // Search: the k best items for each query, and the scores and ranks that evaluation needs.
+#include <algorithm>
 #include <cstdint>
 
 #include "backend/memory.h"
@@ -110,6 +111,7 @@ FilterView checked(const Filter& filter, int64_t queries, int64_t items) {
   if (!filter.seen) return view;
   expectOnHost(filter.seen->indptr, "filter.seen.indptr");
   expectOnHost(filter.seen->indices, "filter.seen.indices");
+  expectOnHost(filter.seen->values, "filter.seen.values");
   expectCsr(*filter.seen, "filter.seen");
   require(filter.seen->cols == items, ErrorCode::shape, "filter.seen: expected ", items,
           " columns, one for each item, but received ", filter.seen->cols);
@@ -126,21 +128,38 @@ FilterView checked(const Filter& filter, int64_t queries, int64_t items) {
   return view;
 }
 
+/// The ids of the given rows of a matrix, one row after the other; the values stay those of `seen`.
+static Csr seenBy(const Csr& seen, const Tensor& rows) {
+  Csr out{Tensor::host<int64_t>({rows.count() + 1}), {}, seen.values, seen.cols};
+  const CsrView from = seen.view();
+  int64_t* ptr = out.indptr.data<int64_t>();
+  ptr[0] = 0;
+  for (int64_t q = 0; q < rows.count(); ++q) {
+    const int32_t row = rows.data<int32_t>()[q];
+    ptr[q + 1] = ptr[q] + from.indptr[row + 1] - from.indptr[row];
+  }
+  out.indices = Tensor::host<int32_t>({ptr[rows.count()]});
+  for (int64_t q = 0; q < rows.count(); ++q) {
+    const int32_t* ids = from.indices + from.indptr[rows.data<int32_t>()[q]];
+    std::copy_n(ids, ptr[q + 1] - ptr[q], out.indices.data<int32_t>() + ptr[q]);
+  }
+  return out;
+}
+
 FilterView checked(Filter& filter, int64_t queries, int64_t items, Device device) {
   FilterView view = checked(filter, queries, items);
   if (filter.allowed) {
     filter.allowed = copyTo(*filter.allowed, device);
     view.allowed = reinterpret_cast<const uint64_t*>(filter.allowed->data<int64_t>());
   }
-  if (filter.seen) {
+  if (filter.seen && device.kind != Device::cpu) {
+    if (filter.seenRows) filter.seen = seenBy(*filter.seen, *filter.seenRows);  // all others need not travel
+    filter.seenRows.reset();
     filter.seen->indptr = copyTo(filter.seen->indptr, device);
     filter.seen->indices = copyTo(filter.seen->indices, device);
     view.seenPtr = filter.seen->indptr.data<int64_t>();
     view.seenIds = filter.seen->indices.data<int32_t>();
-  }
-  if (filter.seenRows) {
-    filter.seenRows = copyTo(*filter.seenRows, device);
-    view.seenRows = filter.seenRows->data<int32_t>();
+    view.seenRows = nullptr;
   }
   return view;
 }
@@ -208,39 +227,48 @@ Tensor squaredNorms(Job& job, Tensor items) {
 RankCounts rankCounts(Job& job, Tensor queries, Tensor items, Csr positives, Filter filter) {
   expectMatching(queries, "queries", items);
   expectFinite(queries, "queries");
+  expectOnHost(positives, "positives");
   expectCsr(positives, "positives");
   require(positives.rows() == queries.rows() && positives.cols == items.rows(), ErrorCode::shape,
           "positives: expected shape [", queries.rows(), ", ", items.rows(), "] (queries, items) but received [",
           positives.rows(), ", ", positives.cols, "]");
-  const FilterView filterView = checked(filter, queries.rows(), items.rows());
-  RankCounts counts{Tensor::host<int32_t>({positives.nnz()}), Tensor::host<int32_t>({positives.nnz()})};
+  const Device device = items.device();
+  const FilterView filterView = checked(filter, queries.rows(), items.rows(), device);
+  positives.indptr = copyTo(positives.indptr, device);
+  positives.indices = copyTo(positives.indices, device);
+  const RankCounts counts{empty<int32_t>(device, {positives.nnz()}), empty<int32_t>(device, {positives.nnz()})};
   const RankCountsArgs args{.queries = matrix(queries),
                             .items = matrix(items),
                             .positives = positives.view(),
                             .filter = filterView,
                             .above = counts.above.data<int32_t>(),
                             .equal = counts.equal.data<int32_t>()};
-  run(items.device(), &Backend::rankCounts, "rankCounts", job.exec(), args);
+  run(device, &Backend::rankCounts, "rankCounts", job.exec(), args);
   job.checkCancelled();
-  return counts;
+  return {copyTo(counts.above, Device{}), copyTo(counts.equal, Device{})};
 }
 
 Tensor pairScores(Job& job, Tensor users, Tensor items, Tensor userIds, Tensor itemIds) {
   expectMatching(users, "users", items);
+  expectOnHost(userIds, "userIds");
+  expectOnHost(itemIds, "itemIds");
   expectIds(userIds, "userIds", users.rows(), "the rows of users");
   expectIds(itemIds, "itemIds", items.rows(), "the rows of items");
   require(userIds.count() == itemIds.count(), ErrorCode::shape, "itemIds: expected ", userIds.count(),
           " ids, as many as userIds, but received ", itemIds.count());
-  Tensor scores = Tensor::host<float>({userIds.count()});
+  const Device device = items.device();
+  userIds = copyTo(userIds, device);
+  itemIds = copyTo(itemIds, device);
+  const Tensor scores = empty<float>(device, {userIds.count()});
   const PairScoresArgs args{.users = matrix(users),
                             .items = matrix(items),
                             .userIds = userIds.data<int32_t>(),
                             .itemIds = itemIds.data<int32_t>(),
                             .count = userIds.count(),
                             .out = scores.data<float>()};
-  run(items.device(), &Backend::pairScores, "pairScores", job.exec(), args);
+  run(device, &Backend::pairScores, "pairScores", job.exec(), args);
   job.checkCancelled();
-  return scores;
+  return copyTo(scores, Device{});
 }
 
 }  // namespace ops

@@ -20,6 +20,13 @@ MatrixF positiveDefinite(int64_t n) {
   return (x.transpose() * x + 10 * Eigen::MatrixXd::Identity(n, n)).cast<float>();
 }
 
+/// The matrix as a tensor that shares its memory.
+Tensor viewOf(MatrixF& m) {
+  Tensor t{.dtype = DType::float32, .shape = {m.rows(), m.cols()}};
+  t.buffer = std::make_shared<Buffer>(m.data(), t.bytes(), Device{}, nullptr);
+  return t;
+}
+
 }  // namespace
 
 TEST(inverse) {
@@ -38,7 +45,7 @@ TEST(inverse) {
         Job job;
         int64_t heard = 0;
         invertPositiveDefinite(
-            job, m.data(), n, "a", [&](int64_t rows) { heard = rows; }, block);
+            job, viewOf(m), "a", [&](int64_t rows) { heard = rows; }, block);
         CHECK(heard == n);
       }
       CHECK(std::memcmp(runs[0].data(), runs[1].data(), static_cast<size_t>(n * n) * sizeof(float)) == 0);
@@ -56,13 +63,13 @@ TEST(refuses_what_is_not_positive_definite) {
     a(wrong, wrong) = -1;
     Job job;
     CHECK_THROWS(invertPositiveDefinite(
-                     job, a.data(), 100, "a", [](int64_t) {}, 32),
+                     job, viewOf(a), "a", [](int64_t) {}, 32),
                  value);
   }
   MatrixF a = positiveDefinite(100);
   Job job;
   job.cancel();
-  CHECK_THROWS(invertPositiveDefinite(job, a.data(), 100, "a", [](int64_t) {}), aborted);
+  CHECK_THROWS(invertPositiveDefinite(job, viewOf(a), "a", [](int64_t) {}), aborted);
 }
 
 TEST_MAIN()

@@ -3,7 +3,7 @@ import { openSync, readSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
-import { ALS, type ALSOptions, device, type FitOptions, Interactions, TopknotError } from '../../lib/index.js';
+import { ALS, type ALSOptions, device, type FitOptions, Interactions, TopknotError, tensor } from '../../lib/index.js';
 import { numbers } from '../models/suite.js';
 import { settledMemory } from '../reference/memory.js';
 
@@ -88,6 +88,8 @@ describe('a fit on a GPU', () => {
   it('tells of its progress and stops when it is aborted, with the model as it was', async () => {
     const model = await fitted({ device: 'cuda' });
     const before = await factorsOf(model);
+    const used = async () => (await settledMemory()).cuda.map(({ usedBytes }) => usedBytes);
+    const usedBefore = await used();
     const controller = new AbortController();
     const seen: number[] = [];
     const stopped = model.fit(data, {
@@ -101,7 +103,9 @@ describe('a fit on a GPU', () => {
     await expect(stopped).rejects.toThrow('enough');
     expect(seen.length).toBeGreaterThan(0);
     expect(await factorsOf(model)).toEqual(before);
-    expect((await settledMemory()).cuda.every(({ usedBytes }) => usedBytes === 0)).toBe(true);
+    expect(await used()).toEqual(usedBefore);
+    model.dispose();
+    expect((await used()).every((bytes) => bytes === 0)).toBe(true);
   });
 
   it('leaves a model that folds in on the CPU', async () => {
@@ -138,6 +142,8 @@ describe('a fit on a GPU', () => {
     for (let n = 1; ; n += 7) {
       set(0, n);
       const outcome = await new ALS(options).fit(data).catch((e: unknown) => e);
+      if (outcome instanceof ALS) outcome.dispose();
+      await tensor([1]).cast('int8').data(); // copies that are still queued hold their memory
       expect(live()).toBe(before);
       if (outcome instanceof ALS) break;
       expect(outcome).toMatchObject({ name: 'TopknotError', code: 'ERR_MEMORY' });

@@ -1,57 +1,16 @@
 // One call of every operation that takes tensors on any device, on small shapes.
 
 import * as topknot from '../../lib/index.js';
-import { type DType, full, Tensor, tensor } from '../../lib/index.js';
+import { full, Tensor, tensor } from '../../lib/index.js';
 import { native } from '../../lib/native.js';
 import type { Handle } from '../../lib/native-ops.js';
-import { numbers } from '../models/suite.js';
+import { type Arguments, type Case, definite, draw, drawAs, type Given, made, next, values } from './case.js';
+import { modelCases } from './model-cases.js';
 
-export type Arguments = Record<string, Tensor>;
+export type { Arguments, Case } from './case.js';
 
-export interface Case {
-  /** The row of native/ops/ops.def. */
-  operation: string;
-  /** What is special about this call. */
-  what?: string;
-  /** By the names that messages give them; the first one says where the call runs. */
-  args: () => Arguments;
-  /** Of args that may be on any device, because they are checked on the host. */
-  anywhere?: readonly string[];
-  /** Of args that must stay on the CPU. */
-  host?: readonly string[];
-  call: (args: Given) => Result;
-  /** Results come to the host, because they are read at once. */
-  toHost?: boolean;
-  /** Results that are not unique, made into what is: eigenvectors of either sign. */
-  unique?: (results: number[][]) => number[][];
-  /** Relative to the largest element of the result. */
-  tolerance?: number;
-}
-// biome-ignore lint/suspicious/noExplicitAny: the operations themselves check what they are given
-type Given = Record<string, any>;
 // biome-ignore lint/suspicious/noExplicitAny: as above
 const named = (name: string) => (topknot as unknown as Record<string, (...args: any[]) => any>)[name]!;
-type Result = Tensor | readonly (Tensor | undefined)[];
-
-const next = numbers(7);
-const values = (count: number) => Float32Array.from({ length: count }, () => next() + next() + next() - 1.5);
-const draw = (...shape: number[]) => tensor(values(shape.reduce((n, d) => n * d, 1)), { shape });
-const drawAs = (dtype: DType, ...shape: number[]) => draw(...shape).cast(dtype);
-
-/** Matrices [batch, n, n] that are symmetric and positive definite. */
-function definite(batch: number, n: number): Tensor {
-  const out = new Float32Array(batch * n * n);
-  for (let b = 0; b < batch; b++) {
-    const a = values(n * n);
-    for (let i = 0; i < n; i++)
-      for (let j = 0; j < n; j++) {
-        let sum = i === j ? 1 : 0;
-        for (let k = 0; k < n; k++) sum += a[i * n + k]! * a[j * n + k]!;
-        out[(b * n + i) * n + j] = sum;
-      }
-  }
-  return tensor(out, { shape: [batch, n, n] });
-}
 
 const unaryNames = ['relu', 'gelu', 'sigmoid', 'tanh', 'silu', 'exp'] as const;
 const binaryNames = ['add', 'subtract', 'multiply', 'divide'] as const;
@@ -77,7 +36,28 @@ const quantized = () => ({
 });
 const rowsOf = (a: Given) => ({ data: a['table.data'], scale: a['table.scale'], bias: a['table.bias'] });
 
+const dtypes = ['float32', 'float64', 'float16', 'bfloat16', 'int8', 'uint8', 'int32', 'int64', 'bool'] as const;
 export const cases: Case[] = [
+  ...modelCases,
+  ...dtypes.map((from, i) => ({
+    operation: 'cast',
+    what: `from ${from}`,
+    args: () => ({ tensor: tensor([0, 1, 3, 100, ...(/float/.test(from) ? [0.5, 2.5] : [])], { dtype: from }) }),
+    call: ({ tensor: t }: Given) => t.cast(dtypes[(i + 4) % dtypes.length]),
+    tolerance: 0,
+  })),
+  {
+    operation: 'sliceRows',
+    args: () => ({ tensor: draw(7, 3, 2) }),
+    call: ({ tensor: t }) => made(native.sliceRows(t.handle, 2, 6)),
+    tolerance: 0,
+  },
+  {
+    operation: 'joinRows',
+    args: () => ({ 'the first of them': draw(2, 3), parts: draw(4, 3) }),
+    call: (a) => made(native.joinRows([a['the first of them'].handle, a.parts.handle])),
+    tolerance: 0,
+  },
   ...unaryNames.map((f) => ({
     operation: 'unary',
     what: f,

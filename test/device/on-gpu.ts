@@ -1,7 +1,5 @@
-// topknot as the tests of the operations see it when they run for the GPU (vitest.config.ts): tensors are made there, and
-// all else is as it is. What `cast` cannot do there yet is done on the way.
-
-import type { DType } from '../../lib/index.js';
+// topknot as the tests of the operations see it when they run for the GPU (vitest.config.ts): tensors and layers are made
+// there, and all else is as it is.
 import * as topknot from '../../lib/index.js';
 
 export * from '../../lib/index.js';
@@ -14,7 +12,11 @@ export const full: typeof topknot.full = (shape, options = {}) =>
 /** Instruction sets are the CPU's. */
 export const isas = (): readonly string[] => [topknot.isa()];
 
-const { cast } = topknot.Tensor.prototype;
-topknot.Tensor.prototype.cast = function <E extends DType>(this: topknot.Tensor, dtype: E): topknot.Tensor<E> {
-  return cast.call(this.to('cpu'), dtype).to(this.device) as topknot.Tensor<E>;
-};
+export class MultiHeadAttention extends topknot.MultiHeadAttention {
+  static override async create(...[embedDim, heads, init]: Parameters<typeof topknot.MultiHeadAttention.create>) {
+    return topknot.MultiHeadAttention.create(embedDim, heads, { device, ...init });
+  }
+  static override async load(...[path, heads, options]: Parameters<typeof topknot.MultiHeadAttention.load>) {
+    return topknot.MultiHeadAttention.load(path, heads, { device, ...options });
+  }
+}

@@ -147,10 +147,30 @@ describe('tensors', () => {
     expect(() => poisoned.to('cpu').dataSync()).toThrow(/int8/);
   });
 
-  it('reshape there; cast says that it cannot', () => {
-    const t = tensor([1, 2, 3, 4], { device: 'cuda' });
+  it('reshape and cast there; numbers that do not fit poison the result as on the CPU', async () => {
+    const t = tensor([1, 2, 300, 1e9], { device: 'cuda' });
     expect(t.reshape([2, 2]).device).toBe('cuda:0');
-    refuses(() => t.cast('int8'), 'ERR_DEVICE', "'cuda:0'", 'cast is not available there', "to('cpu')");
+    expect(t.cast('int32').device).toBe('cuda:0');
+    expect((await t.cast('int32').data()).join()).toBe('1,2,300,1000000000');
+    const message = 'tensor: expected values that int8 can hold but received 300';
+    for (const device of ['cuda', 'cpu']) {
+      const poisoned = t.to(device).cast('int8');
+      await expect(poisoned.data()).rejects.toMatchObject({ code: 'ERR_RANGE', message });
+      await expect(poisoned.cast('float32').data()).rejects.toMatchObject({ code: 'ERR_RANGE', message });
+    }
+  });
+
+  it('cast between all types as on the CPU', async () => {
+    const dtypes = ['float32', 'float64', 'float16', 'bfloat16', 'int8', 'uint8', 'int32', 'int64', 'bool'] as const;
+    for (const from of dtypes) {
+      const floats = from.includes('float') ? [0.5, 1.5, 2.49, 99.999] : [];
+      const t = tensor([0, 1, 2, 100, ...floats], { dtype: from });
+      const there = t.to('cuda');
+      for (const to of dtypes) {
+        expect(there.cast(to).device).toBe('cuda:0');
+        expect([from, to, await there.cast(to).data()]).toEqual([from, to, await t.cast(to).data()]);
+      }
+    }
   });
 
   it('outlive dispose while work is queued', async () => {

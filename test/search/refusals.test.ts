@@ -97,3 +97,17 @@ it('writes no file that cannot be read again, and leaves the one that is there',
     });
   expect([...(await readSafetensors(path)).tensors.keys()]).toEqual(['a']);
 });
+
+it.runIf(HnswIndex.available)('an HnswIndex on a GPU is refused by a message that names FlatIndex', async () => {
+  const refusal = {
+    code: 'ERR_DEVICE',
+    message: expect.stringMatching(/'cuda': .* CPU alone; a FlatIndex with this device/),
+  };
+  const options = { device: 'cuda' } as object;
+  await expect(HnswIndex.from(['a'], vectors(1), options)).rejects.toMatchObject(refusal);
+  await expect(HnswIndex.load('nowhere', options)).rejects.toMatchObject(refusal);
+  for (const device of ['cpu', 'auto']) {
+    using index = await HnswIndex.from(['a'], vectors(1), { device } as object);
+    expect(index.size).toBe(1);
+  }
+});

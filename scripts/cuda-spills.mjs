@@ -35,7 +35,11 @@ const hot = [
 ];
 
 /** Likewise those of compute capability 9.0a (native/cuda/ptx90.h), which are empty elsewhere, by their source. */
-const hot90a = { 'attention.cu': ['attentionWgmma'], 'factorization.cu': ['matmulWgmma'], 'search.cu': ['topkWgmma'] };
+const hot90a = {
+  'attention.cu': ['attentionBackwardWgmma', 'attentionWgmma'],
+  'factorization.cu': ['matmulWgmma'],
+  'search.cu': ['topkWgmma'],
+};
 
 if (!nvcc) {
   say('cuda-spills: no nvcc here: nothing was checked');

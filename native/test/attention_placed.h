@@ -1,9 +1,25 @@
 // Calls of attention as the slots of a backend take them.
 #pragma once
+#include <cstdlib>
+
 #include "test/attention_reference.h"
 #include "test/placed.h"
 
 namespace topknot::test {
+
+/// Which kernels take the bfloat16 calls that suit them.
+enum class Path { sm80, sm90a };
+
+class Chosen {
+ public:
+  explicit Chosen(Path path) {
+    if (path == Path::sm90a) setenv("TOPKNOT_SM90A", "1", 1);
+    else unsetenv("TOPKNOT_SM90A");
+  }
+  ~Chosen() { unsetenv("TOPKNOT_SM90A"); }
+  Chosen(const Chosen&) = delete;
+  Chosen& operator=(const Chosen&) = delete;
+};
 
 template <typename T>
 std::vector<T> valuesOf(const Tensor& t) {

@@ -70,8 +70,9 @@ Result onCpu(const Problem& of) {
   return {values(g.q), values(g.k), values(g.v), g.bias ? valuesOf<float>(*g.bias) : std::vector<float>(), 0};
 }
 
-Result emulated(const Problem& of, size_t schedules) {
+Result emulated(const Problem& of, size_t schedules, Path path = Path::sm80) {
   static const Backend backend = cuda::emulatedBackend();
+  const Chosen chosen(path);
   std::optional<Result> first;
   for (size_t s = 0; s < schedules; ++s) {
     simt::setSchedule(simt::schedules()[s]);
@@ -128,11 +129,57 @@ TEST(everyHeadSizeOfTheTensorCores) {
   }
 }
 
+/// Calls that suit the kernels for 9.0a, drawn at random.
+TEST(randomCallsOnSm90a) {
+  for (uint64_t seed = 0; seed < 30; ++seed) {
+    Call c = draw(seed, {8, 32, 40, 64, 96, 128});
+    if (c.options.queryOffsets) continue;
+    c.options.dropout = 0, c.options.keyMask.reset(), c.options.bias.reset();
+    const Problem problem(c, DType::bfloat16);
+    checkCall(emulated(problem, seed % 10 == 0 ? 5 : 1, Path::sm90a), problem);
+  }
+}
+
+/// So many rows on one side that every stage of the ring is used again, for some warpgroups of a block and not for
+/// others.
+TEST(longSequencesOnSm90a) {
+  for (const int64_t dims : {64, 128}) {
+    for (const bool manyKeys : {false, true}) {
+      const int64_t queries = manyKeys ? 150 : 600, keys = manyKeys ? 600 : 150;
+      Call c;
+      c.q = normals({1, 2, queries, dims}, 1), c.k = normals({1, 1, keys, dims}, 2);
+      c.v = normals({1, 1, keys, dims}, 3);
+      if (dims == 64) c.options.causal = true;
+      if (dims == 128) c.options.left = 70, c.options.right = 300;
+      c.text = concat("long, ", queries, " queries, heads of ", dims);
+      const Problem problem(c, DType::bfloat16);
+      checkCall(emulated(problem, manyKeys ? 1 : 5, Path::sm90a), problem);
+    }
+  }
+}
+
+/// Each path sums in an order of its own: where both give the same bits, both were the same kernels.
+TEST(whatTheKernelsForSm90aDoNotTake) {
+  for (const char* what : {"", "dropout", "mask", "bias"}) {
+    Call c = plainCall(1, 1, 140, 64);
+    c.text = what;
+    if (c.text == "dropout") c.options.dropout = 0.5;
+    if (c.text == "mask") c.options.keyMask = mask(1, 140, 1);
+    if (c.text == "bias") c.options.bias = normals({1, 1, 140, 140}, 7);
+    const Problem problem(c, DType::bfloat16);
+    const Result on90 = emulated(problem, 1, Path::sm90a);
+    checkCall(on90, problem);
+    CHECK((on90 == emulated(problem, 1)) == !c.text.empty());
+  }
+}
+
 TEST(largeNumbersAreReported) {
-  for (const DType dtype : {DType::float32, DType::bfloat16}) {
-    Problem problem(plainCall(1, 1, 20, 16), dtype);
-    problem.outGradient.data<float>()[5] = std::numeric_limits<float>::infinity();
-    CHECK(emulated(problem, 1).notFinite == 1);
+  for (const Path path : {Path::sm80, Path::sm90a}) {
+    for (const DType dtype : {DType::float32, DType::bfloat16}) {
+      Problem problem(plainCall(1, 1, 20, 16), dtype);
+      problem.outGradient.data<float>()[5] = std::numeric_limits<float>::infinity();
+      CHECK(emulated(problem, 1, path).notFinite == 1);
+    }
   }
 }
 

@@ -17,20 +17,6 @@ struct Result {
   bool operator==(const Result&) const = default;
 };
 
-/// Which kernels take the bfloat16 calls that suit them.
-enum class Path { sm80, sm90a };
-
-class Chosen {
- public:
-  explicit Chosen(Path path) {
-    if (path == Path::sm90a) setenv("TOPKNOT_SM90A", "1", 1);
-    else unsetenv("TOPKNOT_SM90A");
-  }
-  ~Chosen() { unsetenv("TOPKNOT_SM90A"); }
-  Chosen(const Chosen&) = delete;
-  Chosen& operator=(const Chosen&) = delete;
-};
-
 Result attendOn(const Backend& backend, const Exec& exec, const Call& c, DType dtype) {
   const Layout at(c.q, c.k, c.options);
   Placed memory(backend, exec);

@@ -115,7 +115,7 @@ inline Status attention(const Exec& exec, const AttentionArgs& a) {
   if (p.batch == 0 || p.queries == 0 || p.heads == 0) return queue.status();
   if (p.dims > plainDims) return headTooLarge(p);
   if (suitsMma(p, {a.q, a.k, a.v, a.out})) {
-    if (sm90aChosen(queue) && suitsWgmma(a)) {
+    if (sm90aChosen(queue) && suitsWgmma(p, a.q, a.k)) {
       queueAttentionWgmma(queue, a);
       return queue.status();
     }

@@ -2,10 +2,12 @@
 // the queries that see them, for dk and dv; another has blocks of queries and walks over their keys, for dq; a third
 // has pieces of the bias and walks over the heads that share it. Each makes the weights that it needs again, so that
 // nothing is ever added by two blocks and the results depend on the sizes alone. bfloat16 goes to tensor cores
-// (attention_backward_mma.cuh), the rest to the kernels here, in float32 arithmetic.
+// (attention_backward_mma.cuh; where asked for, attention_backward_wgmma.cuh), the rest to the kernels here, in float32
+// arithmetic.
 #pragma once
 #include "cuda/kernels/attention.cuh"
 #include "cuda/kernels/attention_backward_mma.cuh"
+#include "cuda/kernels/attention_backward_wgmma.cuh"
 
 namespace topknot::cuda {
 
@@ -215,7 +217,9 @@ inline Status attentionBackward(const Exec& exec, const AttentionBackwardArgs& a
     const int64_t rows = p.heads * p.queries * (p.queryOffsets ? 1 : p.batch);
     float* delta = queue.workspace<float>(rows);
     if (rows > 0) queue.launch("attentionDeltas", attentionDeltas<T>, teamGrid<32>(rows), teamThreads, a, rows, delta);
-    if (suitsMma(a)) {
+    if (suitsMma(a) && sm90aChosen(queue) && suitsWgmma(a)) {
+      queueBackwardWgmma(queue, a, delta);
+    } else if (suitsMma(a)) {
       withDims<32, 64, 128>(p.dims, [&](auto dims) { queueBackwardMma<decltype(dims)::value>(queue, a, delta); });
     } else {
       withDims<32, 64, 128, 256>(p.dims,

@@ -29,19 +29,24 @@ struct WgmmaAttention {
   static_assert(shared + 1024 <= maxDynamicShared90);  // beside the barriers
 };
 
-/// Keys [first, last).
+/// Keys [first, last), or queries.
 struct KeyRange {
   int first, last;
 };
 
+/// What [first, last) has of `count` rows.
+SIMT_DEVICE KeyRange rangeOf(int64_t first, int64_t last, int64_t count) {
+  if (last > count) last = count;
+  if (last < 0) last = 0;
+  if (first < 0) first = 0;
+  if (first > last) first = last;
+  return {static_cast<int>(first), static_cast<int>(last)};
+}
+
 /// The keys that query i of a sequence may see, key mask apart.
 SIMT_DEVICE KeyRange keysSeen(const AttentionProblem& p, int i) {
   const int64_t place = i + p.keys - p.queries;
-  int64_t first = place - p.left, last = place + p.right + 1;
-  if (first < 0) first = 0;
-  if (last > p.keys) last = p.keys;
-  if (first > last) first = last;
-  return {static_cast<int>(first), static_cast<int>(last)};
+  return rangeOf(place - p.left, place + p.right + 1, p.keys);
 }
 
 /// By one thread: copies the queries of `consumers` warpgroups, then keys and values of all blocks from key `first` on.
@@ -67,6 +72,35 @@ SIMT_DEVICE void sendTiles(const AttentionTile& tile, int head, int kvHead, int 
       }
     }
   }
+}
+
+/// Writes the first `count` of a warpgroup's 64 rows of sums, times a factor for each of a thread's two, to rows of
+/// `dims` numbers: through a tile of its own in shared memory, that they may go out in whole pieces of 16 bytes.
+/// Returns whether what this thread has of them is finite.
+template <int D>
+SIMT_DEVICE bool storeRows(unsigned char* tile, const float (&sums)[D / 2], const float (&factor)[2], int count,
+                           uint16_t* to, int64_t stride, int dims) {
+  constexpr int box = 64 * 128;
+  const auto place = [tile](int row, int piece) {
+    return tile + piece / 8 * box + row * 128 + ((piece % 8) ^ (row % 8)) * 16;
+  };
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32 % 4;
+  bool finite = true;
+  SIMT_UNROLL
+  for (int i = 0; i < D / 2; i += 2) {
+    const int row = wgmmaRow(i), column = wgmmaColumn(i);
+    const float x = sums[i] * factor[i / 2 % 2], y = sums[i + 1] * factor[i / 2 % 2];
+    finite = finite && (row >= count || (isFinite(x) && isFinite(y)));
+    *reinterpret_cast<uint32_t*>(place(row, column / 8) + column % 8 * 2) = packBf16(x, y);
+  }
+  __syncwarp(allLanes);  // a warp writes the rows that it has
+  SIMT_UNROLL
+  for (int i = lane; i < 16 * (D / 8); i += 32) {
+    const int row = warp * 16 + i / (D / 8), piece = i % (D / 8);
+    if (row >= count || piece * 8 >= dims) continue;
+    *reinterpret_cast<uint4*>(to + row * stride + piece * 8) = *reinterpret_cast<const uint4*>(place(row, piece));
+  }
+  return finite;
 }
 
 /// Block (t, h): tile t of head h.
@@ -108,7 +142,7 @@ __global__ void __launch_bounds__(WgmmaAttention<D, adjusted>::threads, 1)
   }
   growRegisters<Shape::consumerRegisters>();
   if (consumer >= consumers) return;  // the sequence ends before its queries
-  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32 % 4;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
   unsigned char* queries = shared + consumer * Shape::queryBytes;
   const unsigned char* ring = shared + Shape::consumers * Shape::queryBytes;
   // Registers are scarce: what stays in them through the loop is of 32 bits.
@@ -218,61 +252,43 @@ __global__ void __launch_bounds__(WgmmaAttention<D, adjusted>::threads, 1)
       a.logSumExp[p.rowStart(b, head) + row + 8 * r] = softmax[r].logSumExp();
     }
   }
-  // Results go where the queries were, and from there to memory in whole pieces of 16 bytes.
-  syncThreads(1 + consumer, 128);
-  bool finite = true;
-  SIMT_UNROLL
-  for (int i = 0; i < D / 2; i += 2) {
-    const int r = i / 2 % 2, at = wgmmaRow(i), column = wgmmaColumn(i);
-    const float x = out[i] * inverse[r], y = out[i + 1] * inverse[r];
-    finite = finite && (row + 8 * r >= end || (isFinite(x) && isFinite(y)));
-    unsigned char* piece = queries + column / 64 * Shape::queryBox + at * 128 + ((column % 64 / 8) ^ (at % 8)) * 16;
-    *reinterpret_cast<uint32_t*>(piece + column % 8 * 2) = packBf16(x, y);
-  }
-  if (!finite) atomicOr(a.notFinite, 1);
-  __syncwarp(allLanes);
+  syncThreads(1 + consumer, 128);  // results go where the queries were, which nobody reads any more
   uint16_t* to = static_cast<uint16_t*>(a.out) + p.queryStart(b, head) + begin * p.queryLayout.row;
-  const int dims = static_cast<int>(p.dims), count = end - begin;
-  SIMT_UNROLL
-  for (int i = lane; i < 16 * (D / 8); i += 32) {
-    const int at = warp * 16 + i / (D / 8), piece = i % (D / 8);
-    if (at >= count || piece * 8 >= dims) continue;
-    *reinterpret_cast<uint4*>(to + at * p.queryLayout.row + piece * 8) = *reinterpret_cast<const uint4*>(
-        queries + piece / 8 * Shape::queryBox + at * 128 + ((piece % 8) ^ (at % 8)) * 16);
-  }
+  const bool finite = storeRows<D>(queries, out, inverse, end - begin, to, p.queryLayout.row, static_cast<int>(p.dims));
+  if (!finite) atomicOr(a.notFinite, 1);
 #endif
 }
 
-/// Rows of `dims` numbers as boxes of `boxRows` rows of one head.
-inline TensorTiles attentionTiles(const void* data, const AttentionLayout& at, int64_t dims, int64_t rows,
-                                  int64_t heads, int64_t batch, int boxRows) {
-  return {data, 2, 4, {dims, rows, heads, batch}, {1, at.row, at.head, at.batch}, {64, boxRows, 1, 1}};
+/// Queries or keys, or what is laid out as they are, as boxes of `boxRows` rows of one head.
+inline TensorTiles attentionTiles(const void* data, const AttentionProblem& p, bool ofQueries, int boxRows) {
+  const AttentionLayout& at = ofQueries ? p.queryLayout : p.keyLayout;
+  return {data,
+          2,
+          4,
+          {p.dims, ofQueries ? p.queries : p.keys, ofQueries ? p.heads : p.kvHeads, p.batch},
+          {1, at.row, at.head, at.batch},
+          {64, boxRows, 1, 1}};
 }
 
-/// Whether attentionWgmma can take a call that suits the tensor cores. Packed sequences are not for it, since its
-/// copies know no end but the tensor's; nor is dropout, nor a scale that would turn the largest score into the
-/// smallest.
-inline bool suitsWgmma(const AttentionArgs& a) {
-  const AttentionProblem& p = a.problem;
+/// Whether the kernels of wgmma can take a call that suits the tensor cores (suitsMma). Packed sequences are not for
+/// them, since their copies know no end but the tensor's; nor is dropout, nor a scale that would turn the largest score
+/// into the smallest.
+inline bool suitsWgmma(const AttentionProblem& p, const void* q, const void* k) {
   constexpr int64_t longest = 1 << 30;
   return !p.queryOffsets && !p.keyOffsets && p.dropout == 0 && p.scale > 0 && p.queries <= longest &&
-         p.keys <= longest && p.batch <= longest &&
-         !mapFault(attentionTiles(a.q, p.queryLayout, p.dims, p.queries, p.heads, p.batch, 64)) &&
-         !mapFault(attentionTiles(a.k, p.keyLayout, p.dims, p.keys, p.kvHeads, p.batch, 64));
+         p.keys <= longest && p.batch <= longest && !mapFault(attentionTiles(q, p, true, 64)) &&
+         !mapFault(attentionTiles(k, p, false, 64));
 }
 
 template <int D, bool adjusted>
 void queueAttentionWgmma(Queue& queue, const AttentionArgs& a) {
   using Shape = WgmmaAttention<D, adjusted>;
   const AttentionProblem& p = a.problem;
-  const auto map = [&](const void* data, const AttentionLayout& at, int64_t rows, int64_t heads, int boxRows) {
-    return tensorMap(queue, attentionTiles(data, at, p.dims, rows, heads, p.batch, boxRows));
-  };
   const int64_t tiles = tileCount(p, Shape::rows);
   queue.launch("attentionWgmma", attentionWgmma<D, adjusted>, {tiles, p.heads, Shape::shared, maxDynamicShared90},
-               Shape::threads, a, tiles, map(a.q, p.queryLayout, p.queries, p.heads, Shape::queries),
-               map(a.k, p.keyLayout, p.keys, p.kvHeads, Shape::keys),
-               map(a.v, p.keyLayout, p.keys, p.kvHeads, Shape::keys));
+               Shape::threads, a, tiles, tensorMap(queue, attentionTiles(a.q, p, true, Shape::queries)),
+               tensorMap(queue, attentionTiles(a.k, p, false, Shape::keys)),
+               tensorMap(queue, attentionTiles(a.v, p, false, Shape::keys)));
 }
 
 inline void queueAttentionWgmma(Queue& queue, const AttentionArgs& a) {

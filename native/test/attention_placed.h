@@ -10,15 +10,18 @@ namespace topknot::test {
 /// Which kernels take the bfloat16 calls that suit them.
 enum class Path { sm80, sm90a };
 
+/// Chooses them for a while.
 class Chosen {
  public:
-  explicit Chosen(Path path) {
-    if (path == Path::sm90a) setenv("TOPKNOT_SM90A", "1", 1);
-    else unsetenv("TOPKNOT_SM90A");
+  explicit Chosen(Path path) : asked_(std::getenv("TOPKNOT_SM90A") ? std::getenv("TOPKNOT_SM90A") : "") {
+    setenv("TOPKNOT_SM90A", path == Path::sm90a ? "1" : "0", 1);
   }
-  ~Chosen() { unsetenv("TOPKNOT_SM90A"); }
+  ~Chosen() { setenv("TOPKNOT_SM90A", asked_.c_str(), 1); }  // or the GPU's tests would not run what was asked for
   Chosen(const Chosen&) = delete;
   Chosen& operator=(const Chosen&) = delete;
+
+ private:
+  std::string asked_;
 };
 
 template <typename T>

@@ -101,8 +101,9 @@ Napi::Value read(const Napi::CallbackInfo& info) {
         settle(raw, deferred, error, [&] { return adopt(raw, *tensor); });
       });
     };
-    // What is soon copied is copied by the thread that computed it: that is one thread less to wake.
-    const bool brief = tensor->bytes() <= briefBytes && tensor->pending;
+    // What is soon copied is copied by the thread that computed it: that is one thread less to wake. A copy from a GPU
+    // waits for all that is queued there, and would hold up what is still to be issued.
+    const bool brief = tensor->bytes() <= briefBytes && tensor->pending && tensor->device().kind == Device::cpu;
     if (!brief || !tensor->pending->whenDone(bring)) startJob(1, bring);
     channel->hold(control);
     return deferred.Promise();

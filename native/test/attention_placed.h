@@ -1,28 +1,13 @@
 // Calls of attention as the slots of a backend take them.
 #pragma once
-#include <cstdlib>
-
 #include "test/attention_reference.h"
 #include "test/placed.h"
+#include "test/sm90a.h"
 
 namespace topknot::test {
 
 /// Which kernels take the bfloat16 calls that suit them.
 enum class Path { sm80, sm90a };
-
-/// Chooses them for a while.
-class Chosen {
- public:
-  explicit Chosen(Path path) : asked_(std::getenv("TOPKNOT_SM90A") ? std::getenv("TOPKNOT_SM90A") : "") {
-    setenv("TOPKNOT_SM90A", path == Path::sm90a ? "1" : "0", 1);
-  }
-  ~Chosen() { setenv("TOPKNOT_SM90A", asked_.c_str(), 1); }  // or the GPU's tests would not run what was asked for
-  Chosen(const Chosen&) = delete;
-  Chosen& operator=(const Chosen&) = delete;
-
- private:
-  std::string asked_;
-};
 
 template <typename T>
 std::vector<T> valuesOf(const Tensor& t) {

@@ -72,7 +72,7 @@ Result onCpu(const Problem& of) {
 
 Result emulated(const Problem& of, size_t schedules, Path path = Path::sm80) {
   static const Backend backend = cuda::emulatedBackend();
-  const Chosen chosen(path);
+  const Sm90a chosen(path == Path::sm90a);
   std::optional<Result> first;
   for (size_t s = 0; s < schedules; ++s) {
     simt::setSchedule(simt::schedules()[s]);

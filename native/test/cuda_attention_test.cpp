@@ -60,7 +60,7 @@ void checkCall(const Result& got, const Call& c, DType dtype) {
 
 Result emulate(const Call& c, DType dtype, size_t schedules, Path path = Path::sm80) {
   static const Backend backend = cuda::emulatedBackend();
-  const Chosen chosen(path);
+  const Sm90a chosen(path == Path::sm90a);
   std::optional<Result> first;
   for (size_t s = 0; s < schedules; ++s) {
     simt::setSchedule(simt::schedules()[s]);
@@ -144,7 +144,7 @@ TEST(whatTheKernelsForSm90aDoNotTake) {
 }
 
 TEST(sm90aIsRefusedOnOtherGpus) {
-  const Chosen chosen(Path::sm90a);
+  const Sm90a chosen;
   cuda::Queue::emulatedCapability = 80;
   CHECK_THROWS(
       attendOn(cuda::emulatedBackend(), {}, asStored(plainCall(1, 1, 70, 64), DType::bfloat16), DType::bfloat16),

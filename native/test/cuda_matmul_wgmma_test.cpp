@@ -1,11 +1,10 @@
 // The matrix product of compute capability 9.0a (TOPKNOT_SM90A=1) under the SIMT emulator, and on the GPUs of this
 // machine that have it, against sums in float64.
-#include <cstdlib>
-
 #include "cuda/sm90a.h"
 #include "test/emulated.h"
 #include "test/matmul_case.h"
 #include "test/simt/faults.h"
+#include "test/sm90a.h"
 
 using namespace topknot;
 using topknot::test::checkCase;
@@ -13,14 +12,10 @@ using topknot::test::emulate;
 using topknot::test::multiply;
 using topknot::test::near;
 using topknot::test::Operand;
+using topknot::test::Sm90a;
 using Case = topknot::test::MatmulCase;
 
 namespace {
-
-struct Sm90a {
-  Sm90a() { setenv("TOPKNOT_SM90A", "1", 1); }
-  ~Sm90a() { unsetenv("TOPKNOT_SM90A"); }
-};
 
 std::vector<Case> cases(int64_t batch) {
   std::vector<Case> all;
@@ -113,12 +108,11 @@ TEST(whichProductsTakeIt) {
         std::string::npos);
 }
 
-TEST(onTheGpusOfThisMachine) {
+TEST(onTheGpusOfThisMachine) {  // by the kernels that TOPKNOT_SM90A asks for
   const std::vector<DeviceInfo> all = devices();
   for (size_t i = 1; i < all.size(); ++i) {
     const Backend& gpu = backendOf(all[i].device);
     if (std::string(gpu.isa) != "sm_90") continue;
-    const Sm90a on;
     for (const Case& c : cases(40)) {  // enough tiles for every multiprocessor
       checkCase(c, [&](const Operand& a, const Operand& b) {
         return multiply(gpu, {.device = all[i].device.index}, c, a, b);

@@ -52,10 +52,11 @@ export function checkK(k: unknown, most: number, whatMost = 'the size of the cat
  */
 export function knownOptions(options: unknown, names: readonly string[], argument = 'options'): void {
   isObject(argument, options);
-  for (const [name, value] of Object.entries(options)) {
-    if (name === 'device' && !names.includes(name)) onlyCpu(argument, value);
-    else if (!names.includes(name))
+  for (const name of Object.keys(options)) {
+    if (names.includes(name)) continue;
+    if (name !== 'device')
       throw new TopknotError('ERR_ARGUMENT', `${argument}.${name}: no such option; known are ${names.join(', ')}`);
+    onlyCpu(argument, (options as { device?: unknown }).device);
   }
 }
 

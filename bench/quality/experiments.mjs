@@ -1,13 +1,36 @@
 // Which models are measured on which data, by which protocol, against which published figures.
 import { join } from 'node:path';
 import { chosen, gradient, spectral } from './chosen.mjs';
-import { adjacency, columns, leaveLastOut, negatives, ratingFolds } from './read.mjs';
+import { adjacency, columns, fifthHeldOut, leaveLastOut, negatives, ratingFolds } from './read.mjs';
 
 const popularity = { model: 'popularity', options: {} };
 const random = { model: 'random', options: {} };
 const als = (options) => ({ model: 'als', options });
 const full20 = { k: 20, metrics: ['recall', 'ndcg', 'coverage', 'novelty'] };
 const full10 = { k: 10, metrics: ['hitRate', 'ndcg', 'mrr', 'coverage'] };
+
+/** The models as they are without options, on data that may be shown. */
+const defaults = [
+  ['goodbooks-sample', 'ratings.csv.gz', ',', [1, 5]],
+  ['movietweetings', 'ratings.dat.gz', '::', [0, 10]],
+].flatMap(([dataset, file, separator, clip]) => [
+  {
+    dataset,
+    protocol: 'full, a fifth held out, default options',
+    load: (dir) => fifthHeldOut(join(dir, dataset, file), separator, { values: false }),
+    evaluation: { k: 20, metrics: ['recall', 'ndcg'] },
+    models: [popularity, als({ factors: 64 }), { model: 'bpr', options: {} }, { model: 'logistic-mf', options: {} }],
+    goals: {},
+  },
+  {
+    dataset,
+    protocol: 'ratings, a fifth held out, default options',
+    load: (dir) => fifthHeldOut(join(dir, dataset, file), separator, { values: true }),
+    evaluation: { metrics: ['rmse', 'mae'], clip },
+    models: [{ factors: 0 }, {}, { solver: 'als' }].map((options) => ({ model: 'biased-mf', options })),
+    goals: {},
+  },
+]);
 
 /**
  * Each: what it is, `load(dir)` (row numbers of train and test and, where the protocol gives them, candidates; or an array
@@ -99,6 +122,7 @@ export const experiments = [
       svdpp: { rmse: 0.919, mae: 0.721 },
     },
   },
+  ...defaults,
 ];
 
 function split(folder) {

@@ -32,7 +32,7 @@ const plain = {
 /** Short; 'plain' is ALS on unweighted interactions. */
 export const label = ({ model, options }) => {
   if (model === 'als') return `als ${options.factors}${options.itemExponent ? '' : ' plain'}`;
-  if (model === 'bpr') return `bpr ${options.negativeSampling}`;
+  if (model === 'bpr') return `bpr ${options.negativeSampling ?? 'uniform'}`;
   if (model === 'biased-mf') return options.factors === 0 ? 'baseline' : `biased-mf ${options.solver ?? 'sgd'}`;
   return options.objective ? `${model} ${options.objective}` : model;
 };

@@ -1,6 +1,7 @@
 // The formats of the public data sets, as typed arrays of row numbers. What they are: the READMEs beside the data.
 import { readFileSync } from 'node:fs';
 import { gunzipSync } from 'node:zlib';
+import { random } from '../data/random.mjs';
 
 const lines = (path) => gunzipSync(readFileSync(path)).toString('utf8').split('\n').filter(Boolean);
 
@@ -64,6 +65,27 @@ export function leaveLastOut(path) {
   for (const [user, items] of histories)
     for (const [i, item] of items.entries()) (i < items.length - 1 ? train : test).add(user, item);
   return { train: train.done(), test: test.done() };
+}
+
+/**
+ * Lines of `user,item,rating...`, or another separator; those that do not begin with a digit are passed over. A fifth, drawn
+ * at random, is test. `values` says whether the ratings come along or all are 1.
+ */
+export function fifthHeldOut(path, separator, { values }) {
+  const { uniform } = random(1);
+  const rowOf = (rows, id) => rows.get(id) ?? rows.set(id, rows.size).get(id);
+  const [users, items] = [new Map(), new Map()];
+  const parts = { train: [], test: [] };
+  for (const line of lines(path).filter((line) => /^\d/.test(line))) {
+    const [user, item, rating] = line.split(separator);
+    parts[uniform() < 0.2 ? 'test' : 'train'].push([rowOf(users, user), rowOf(items, item), Number(rating)]);
+  }
+  const columns = (rows) => ({
+    users: Int32Array.from(rows, (row) => row[0]),
+    items: Int32Array.from(rows, (row) => row[1]),
+    ...(values && { values: Float32Array.from(rows, (row) => row[2]) }),
+  });
+  return { train: columns(parts.train), test: columns(parts.test) };
 }
 
 /** Lines of `user<TAB>item<TAB>rating<TAB>time<TAB>fold`, ids and folds from 1: for each fold, it is test and the rest train. */

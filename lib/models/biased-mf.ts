@@ -21,11 +21,11 @@ export interface BiasedMFOptions {
    * - 'als': alternating least squares, which solves for the vector and the bias of each user, then of each item
    */
   solver?: 'sgd' | 'als';
-  /** Epochs of gradient descent, or sweeps of least squares; 20 unless given, 10 for 'als'. */
+  /** Epochs of gradient descent, or sweeps of least squares; 40 unless given, 10 for 'als'. */
   iterations?: number;
-  /** λ, at least 0: 0.02 unless given, 0.1 for 'als'. A row with n ratings carries n λ. */
+  /** λ, at least 0: 0.1 unless given. A row with n ratings carries n λ. */
   regularization?: number;
-  /** Of gradient descent: 0.005 unless given. */
+  /** Of gradient descent: 0.01 unless given. */
   learningRate?: number;
   /** Epoch t, from 0, uses learningRate · learningRateDecay ^ t; 1 unless given. */
   learningRateDecay?: number;
@@ -154,9 +154,9 @@ function checkOptions(options: BiasedMFOptions): Required<BiasedMFOptions> {
   return {
     factors: integer('factors', options.factors ?? 64, 0, 4096),
     solver,
-    iterations: integer('iterations', options.iterations ?? (als ? 10 : 20), 1),
-    regularization: finite('regularization', options.regularization ?? (als ? 0.1 : 0.02), 0),
-    learningRate: finite('learningRate', options.learningRate ?? 0.005, 0),
+    iterations: integer('iterations', options.iterations ?? (als ? 10 : 40), 1),
+    regularization: finite('regularization', options.regularization ?? 0.1, 0),
+    learningRate: finite('learningRate', options.learningRate ?? 0.01, 0),
     learningRateDecay: finite('learningRateDecay', options.learningRateDecay ?? 1, 0),
     initStd: finite('initStd', options.initStd ?? 0.1, 0),
     seed: integer('seed', options.seed ?? 42, 0),

@@ -331,8 +331,7 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
     if (exact !== undefined && typeof exact !== 'boolean') expected('exact', 'a boolean', exact);
     const size = liveIn(segments);
     const k = asked === undefined ? Math.min(10, size) : checkK(asked, size);
-    const full = segments.filter((s) => s.live > 0);
-    if (full.length === 0) return undefined;
+    if (size === 0) return undefined;
     return [
       queries,
       segments.map((s) => s.native(filter, withCodes)),

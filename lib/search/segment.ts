@@ -31,6 +31,8 @@ export interface SegmentTensors {
 export class Segment<T extends Id = Id> {
   /** Vectors that have not been removed. */
   readonly live: number;
+  /** What `native` gives where there is no filter: made once, as most searches ask for it. */
+  #unfiltered: NativeSegment | undefined;
 
   /** @param alive bit i % 8 of byte i / 8: row i has not been removed; whole words of 64 bits; undefined: none has */
   constructor(
@@ -62,6 +64,13 @@ export class Segment<T extends Id = Id> {
 
   /** The segment as the addon takes it, with the rows that a filter leaves. */
   native(filter: ItemFilter<T> | undefined, withCodes = true): NativeSegment {
+    const { vectors } = this.tensors;
+    if (filter || !withCodes || vectors.disposed) return this.#native(filter, withCodes);
+    this.#unfiltered ??= this.#native(undefined, true);
+    return this.#unfiltered;
+  }
+
+  #native(filter: ItemFilter<T> | undefined, withCodes: boolean): NativeSegment {
     const { vectors, norms, codes } = this.tensors;
     let allowed = filter && allowedBits(this.ids, filter);
     const alive = words(this.alive);

@@ -80,11 +80,20 @@ struct Js<T> {
   static std::string type() { return "number"; }
 };
 
+/// Of a value that is a string: a short one in a single call of the runtime, where asking for its length is another.
+inline std::string stringOf(Napi::Value v) {
+  char characters[64];
+  constexpr size_t longest = sizeof characters - 5;  // with fewer left, a character may have been cut off
+  size_t bytes = 0;
+  const bool read = napi_get_value_string_utf8(v.Env(), v, characters, sizeof characters, &bytes) == napi_ok;
+  return read && bytes <= longest ? std::string(characters, bytes) : v.As<Napi::String>().Utf8Value();
+}
+
 template <>
 struct Js<std::string> {
   static std::string from(Napi::Value v, const Path& path) {
     if (!v.IsString()) expected(path, v, "a string");
-    return v.As<Napi::String>();
+    return stringOf(v);
   }
   static Napi::Value to(Napi::Env env, const std::string& s) { return Napi::String::New(env, s); }
   static std::string type() { return "string"; }
@@ -94,7 +103,7 @@ template <HasNames E>
 struct Js<E> {
   static E from(Napi::Value v, const Path& path) {
     if (v.IsString()) {
-      const std::string given = v.As<Napi::String>();
+      const std::string given = stringOf(v);
       int i = 0;
       for (const char* name : topknotNames(E{})) {
         if (given == name) return static_cast<E>(i);
@@ -120,9 +129,10 @@ struct Js<Tensor> {
     if (v.IsExternal()) {
       Tensor tensor = TensorHandle::open(v, path.name);
       const char* operation = path.argument().hostOperation;
-      require(!operation || tensor.device().kind == Device::cpu, ErrorCode::device, path.text(),
-              ": expected to be on device 'cpu' but is on '", topknot::text(tensor.device()),
-              "': ", operation ? operation : "", " is not available there; to('cpu') moves a tensor");
+      if (operation && tensor.device().kind != Device::cpu) {
+        fail(ErrorCode::device, path.text(), ": expected to be on device 'cpu' but is on '",
+             topknot::text(tensor.device()), "': ", operation, " is not available there; to('cpu') moves a tensor");
+      }
       return tensor;
     }
     if (v.IsTypedArray()) return copyTypedArray(v.As<Napi::TypedArray>(), path.name);

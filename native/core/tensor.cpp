@@ -70,10 +70,13 @@ Tensor Tensor::host(DType dtype, Shape shape, bool zero) {
 
 void expect(const Tensor& t, const char* name, DType dtype, int rank) {
   if (t.pending) t.pending->wait();
-  require(t.dtype == dtype, ErrorCode::dtype, name, ": expected ", std::string(text(dtype)), " but received ",
-          std::string(text(t.dtype)));
-  require(rank < 0 || t.rank() == rank, ErrorCode::shape, name, ": expected ", rank, " dimensions but received shape ",
-          text(t.shape));
+  // Not by require(), which would make the texts first: this is asked of every tensor of every call.
+  if (t.dtype != dtype) {
+    fail(ErrorCode::dtype, name, ": expected ", std::string(text(dtype)), " but received ", std::string(text(t.dtype)));
+  }
+  if (rank >= 0 && t.rank() != rank) {
+    fail(ErrorCode::shape, name, ": expected ", rank, " dimensions but received shape ", text(t.shape));
+  }
 }
 
 }  // namespace topknot

@@ -17,10 +17,10 @@ TOPKNOT_ENUM(BiasedMfSolver, "sgd", "als")
 struct BiasedMfOptions {
   int64_t factors = 64;
   BiasedMfSolver solver = BiasedMfSolver::sgd;
-  int64_t iterations = 20;
-  double learningRate = 0.005;
+  int64_t iterations = 40;
+  double learningRate = 0.01;
   double learningRateDecay = 1;  // epoch t uses learningRate * learningRateDecay^t
-  double regularization = 0.02;
+  double regularization = 0.1;
   double initStd = 0.1;  // vectors start as N(0, initStd²), biases at zero
   int64_t seed = 42;
   bool computeLoss = false;

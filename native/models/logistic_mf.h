@@ -17,9 +17,9 @@ namespace topknot {
 
 struct LogisticMfOptions {
   int64_t factors = 64;
-  int64_t iterations = 40;
-  double learningRate = 0.3;
-  double regularization = 2;
+  int64_t iterations = 60;
+  double learningRate = 0.1;
+  double regularization = 4;
   double alpha = 1;
   int64_t negatives = 5;
   double initStd = 0.1;  // factors start as N(0, initStd / √factors)

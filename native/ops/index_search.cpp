@@ -209,12 +209,14 @@ IndexSearchResult indexSearch(Job& job, Tensor queries, std::vector<IndexSegment
   const Device device = deviceNamed(options.device);
   int64_t rows = 0;
   std::vector<int64_t> firstRows;
-  for (const IndexSegment& s : segments) {
-    require(s.vectors.rank() == 2 && s.vectors.rows() > 0, ErrorCode::shape,
-            "segments.vectors: expected a matrix but received shape ", text(s.vectors.shape));
-    require(s.vectors.device() == device || s.vectors.device().kind == Device::cpu, ErrorCode::device,
-            "segments.vectors: expected to be on device '", options.device, "' or on 'cpu' but is on '",
-            text(s.vectors.device()), "'");
+  for (const IndexSegment& s : segments) {  // messages only where they are needed: a search is often shorter than one
+    if (s.vectors.rank() != 2 || s.vectors.rows() <= 0) {
+      fail(ErrorCode::shape, "segments.vectors: expected a matrix but received shape ", text(s.vectors.shape));
+    }
+    if (s.vectors.device() != device && s.vectors.device().kind != Device::cpu) {
+      fail(ErrorCode::device, "segments.vectors: expected to be on device '", options.device,
+           "' or on 'cpu' but is on '", text(s.vectors.device()), "'");
+    }
     firstRows.push_back(rows);
     rows += s.vectors.rows();
   }

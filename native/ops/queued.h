@@ -22,8 +22,9 @@ inline void expectShape(const Tensor& t, const char* name, const Shape& shape, c
 }
 
 inline void expectSameDevice(const Tensor& t, const char* name, const Tensor& other, const char* otherName) {
-  require(t.device() == other.device(), ErrorCode::device, name, ": expected to be on device '", text(other.device()),
-          "', as ", otherName, " is, but is on '", text(t.device()), "'");
+  if (t.device() == other.device()) return;
+  fail(ErrorCode::device, name, ": expected to be on device '", text(other.device()), "', as ", otherName,
+       " is, but is on '", text(t.device()), "'");
 }
 
 /// Of arguments that are checked on the host.

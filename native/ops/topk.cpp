@@ -46,8 +46,9 @@ void expectMatching(const Tensor& queries, const char* queriesName, const Tensor
   } else {
     expect(items, "items", DType::float32, 2);
   }
-  require(items.cols() >= 1, ErrorCode::shape, "items: expected at least one column but received shape ",
-          text(items.shape));
+  if (items.cols() < 1) {
+    fail(ErrorCode::shape, "items: expected at least one column but received shape ", text(items.shape));
+  }
   require(items.rows() <= INT32_MAX, ErrorCode::range, "items: expected at most 2147483647 rows but received ",
           items.rows());
   require(queries.cols() == items.cols(), ErrorCode::shape, queriesName, ": expected ", items.cols(),

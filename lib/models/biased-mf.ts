@@ -18,7 +18,7 @@ export interface BiasedMFOptions {
   /**
    * How the objective is minimised. 'sgd' unless given.
    * - 'sgd': stochastic gradient descent over the ratings in a random order, another one in each epoch
-   * - 'als': alternating least squares, which solves for the vector and the bias of each user, then of each item
+   * - 'als': alternating least squares, which solves for the vector and the bias of each item, then of each user
    */
   solver?: 'sgd' | 'als';
   /** Epochs of gradient descent, or sweeps of least squares; 40 unless given, 10 for 'als'. */

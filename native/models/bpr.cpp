@@ -189,8 +189,10 @@ Tensor bprFold(Job& job, Csr rows, Tensor itemFactors, std::optional<Tensor> ite
     std::vector<BprTask> tasks;
     for (int64_t u = first; u < last; ++u) {
       const int64_t begin = static_cast<int64_t>(positiveItems.size());
-      for (const int64_t e : bprFoldOrder(indptr[u + 1] - indptr[u], o.iterations, args.seed)) {
-        positiveItems.push_back(rows.indices.data<int32_t>()[indptr[u] + e]);
+      for (int64_t epoch = 0; epoch < o.iterations; ++epoch) {
+        for (const int64_t e : bprFoldOrder(indptr[u + 1] - indptr[u], epoch, args.seed)) {
+          positiveItems.push_back(rows.indices.data<int32_t>()[indptr[u] + e]);
+        }
       }
       positiveUsers.resize(positiveItems.size(), static_cast<int32_t>(u));
       tasks.push_back({begin, static_cast<int64_t>(positiveItems.size()), 0, places, bprFoldDraws});

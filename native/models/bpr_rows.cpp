@@ -139,20 +139,23 @@ Tensor bprItems(Job& job, Csr rows, Tensor at, Tensor userFactors, Tensor itemFa
       const int64_t drawn = o.negativeSampling == BprSampling::popularity
                                 ? count
                                 : std::max<int64_t>(1, (users.nnz() + users.cols / 2) / users.cols);
-      int64_t taken = 0;
-      for (const int64_t e : bprFoldOrder(count, o.iterations, static_cast<uint64_t>(o.seed), BprPurpose::itemRows)) {
-        if (job.cancelled()) return;
-        const int64_t user = own[e];
-        const int32_t other = negatives.draw(choices.of(user), random, [&](int32_t candidate) {
-          return dot(x.row(user), y.row(candidate), f) + y.bias(candidate);
-        });
-        if (other >= 0) step(user, other, 1);
-        ++taken;
-        for (int64_t n = taken * drawn / count - (taken - 1) * drawn / count; n > 0; --n) {
-          const auto choice = choices.draw(item, random);
-          if (choice.item >= 0) step(choice.user, choice.item, -1);
+      const auto epoch = [&](int64_t number) {
+        int64_t taken = number * count;
+        for (const int64_t e : bprFoldOrder(count, number, static_cast<uint64_t>(o.seed), BprPurpose::itemRows)) {
+          if (job.cancelled()) return;
+          const int64_t user = own[e];
+          const int32_t other = negatives.draw(choices.of(user), random, [&](int32_t candidate) {
+            return dot(x.row(user), y.row(candidate), f) + y.bias(candidate);
+          });
+          if (other >= 0) step(user, other, 1);
+          ++taken;
+          for (int64_t n = taken * drawn / count - (taken - 1) * drawn / count; n > 0; --n) {
+            const auto choice = choices.draw(item, random);
+            if (choice.item >= 0) step(choice.user, choice.item, -1);
+          }
         }
-      }
+      };
+      for (int64_t number = 0; number < o.iterations; ++number) epoch(number);
       for (int64_t k = 0; k < f; ++k) out.data<float>()[r * width + k] = static_cast<float>(z[static_cast<size_t>(k)]);
       if (o.biases) out.data<float>()[r * width + f] = static_cast<float>(bias);
     }
@@ -187,18 +190,21 @@ Explained bprExplain(Job& job, Csr row, Tensor itemFactors, std::optional<Tensor
   std::vector<Step> steps;
   std::vector<double> x(static_cast<size_t>(f), 0.0);
   Random random(static_cast<uint64_t>(o.seed), bprFoldDraws);
-  for (const int64_t e : bprFoldOrder(count, o.iterations, static_cast<uint64_t>(o.seed))) {
+  const auto take = [&](int64_t e) {
     job.checkCancelled();
     const int32_t i = row.indices.data<int32_t>()[e];
     const auto score = [&](int32_t item) { return dot(x.data(), y.row(item), f) + y.bias(item); };
     const int32_t j = negatives.draw(own, random, score);
-    if (j < 0) continue;
+    if (j < 0) return;
     const double move = o.learningRate * sigmoid(score(j) - score(i));
     for (int64_t k = 0; k < f; ++k) {
       double& number = x[static_cast<size_t>(k)];
       number = keep * number + move * (static_cast<double>(y.row(i)[k]) - static_cast<double>(y.row(j)[k]));
     }
     steps.push_back({e, j, move});
+  };
+  for (int64_t epoch = 0; epoch < o.iterations; ++epoch) {
+    for (const int64_t e : bprFoldOrder(count, epoch, static_cast<uint64_t>(o.seed))) take(e);
   }
   std::vector<double> sums(static_cast<size_t>(count), 0.0);
   double left = 1;  // of a step, after those that came later

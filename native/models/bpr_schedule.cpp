@@ -14,14 +14,11 @@ void permute(std::span<int32_t> order, Random random) {
 
 }  // namespace
 
-std::vector<int64_t> bprFoldOrder(int64_t count, int64_t epochs, uint64_t seed, BprPurpose purpose) {
-  std::vector<int64_t> order(static_cast<size_t>(count * epochs));
-  for (int64_t epoch = 0; epoch < epochs; ++epoch) {
-    int64_t* part = order.data() + epoch * count;
-    std::iota(part, part + count, 0);
-    shuffle(count, Random(seed, bprStream(purpose, epoch, 0)),
-            [&](int64_t i, int64_t j) { std::swap(part[i], part[j]); });
-  }
+std::vector<int64_t> bprFoldOrder(int64_t count, int64_t epoch, uint64_t seed, BprPurpose purpose) {
+  std::vector<int64_t> order(static_cast<size_t>(count));
+  std::iota(order.begin(), order.end(), 0);
+  shuffle(count, Random(seed, bprStream(purpose, epoch, 0)),
+          [&](int64_t i, int64_t j) { std::swap(order[static_cast<size_t>(i)], order[static_cast<size_t>(j)]); });
   return order;
 }
 

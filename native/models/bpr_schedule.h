@@ -33,9 +33,9 @@ void shuffle(int64_t count, Random random, Swap&& swap) {
   }
 }
 
-/// The entries of one row of `count` in the order in which fold-in takes them up, epoch by epoch; and the stream that
-/// the negatives are drawn from meanwhile. The same for all rows.
-std::vector<int64_t> bprFoldOrder(int64_t count, int64_t epochs, uint64_t seed, BprPurpose purpose = BprPurpose::fold);
+/// The entries of one row of `count` in the order in which an epoch of fold-in takes them up; and the stream that the
+/// negatives are drawn from meanwhile. The same for all rows.
+std::vector<int64_t> bprFoldOrder(int64_t count, int64_t epoch, uint64_t seed, BprPurpose purpose = BprPurpose::fold);
 inline constexpr uint64_t bprFoldDraws = bprStream(BprPurpose::fold, 0, 1);
 
 class BprSchedule {

@@ -133,7 +133,7 @@ TEST(buffersAreAlignedAndCounted) {
 
 TEST(streamRunsInOrderAndPoisons) {
   Stream stream;
-  Tensor a = ops::tensorFull(DType::float32, {100000}, 1000);
+  Tensor a = ops::tensorFull(DType::float32, {100000}, 1000, {});
   Tensor poisoned = ops::cast(stream, a, DType::int8);  // 1000 does not fit
   Tensor child = ops::cast(stream, poisoned, DType::float32);
   Tensor fine = ops::cast(stream, a, DType::int32);

@@ -57,19 +57,19 @@ __global__ void __launch_bounds__(128, 1)
 
 /// The same with a [64, 16] (8 columns of 32 bits) from registers and b of one step of depth, in two groups: out = a b,
 /// then a b + a b, and what a wait for the first group alone gives of other sums.
-template <RowFormat format, bool bDown>
+template <RowFormat format, bool bDown, int N>
 __global__ void __launch_bounds__(128, 1)
     ptxWgmmaRegisters(const uint32_t* a, const __grid_constant__ TensorMap bMap, float* out) {
 #if SIMT_SM90A
-  constexpr int N = 64, K = format == RowFormat::float32 ? 8 : 16;
+  constexpr int K = format == RowFormat::float32 ? 8 : 16, boxes = bDown ? (N + 63) / 64 : 1;
   SIMT_DYNAMIC_SHARED(memory);
   SIMT_SHARED(Barrier, full, 1);
   unsigned char* b = swizzleAligned(memory);
   if (threadIdx.x == 0) {
     initBarrier(full, 1);
     fenceBarriers();
-    arriveExpecting(full, (bDown ? K : N) * 128);
-    copyTile(b, bMap, full, 0, 0);
+    arriveExpecting(full, boxes * (bDown ? K : N) * 128);
+    for (int box = 0; box < boxes; ++box) copyTile(b + box * K * 128, bMap, full, 64 * box, 0);
   }
   __syncthreads();
   waitPhase(full, 0);
@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(128, 1)
     fragment[i] = a[row * 8 + column];
   }
   const uint64_t right = bDown ? downTile(b, K) : acrossTile(b);
-  float sums[32], twice[32] = {};
+  float sums[N / 2], twice[N / 2] = {};
   fenceWgmma(sums, twice);
   wgmma<format, bDown>(sums, fragment, right, false);
   commitWgmma();
@@ -89,10 +89,10 @@ __global__ void __launch_bounds__(128, 1)
   wgmma<format, bDown>(twice, fragment, right, true);
   commitWgmma();
   waitForWgmma<1>(sums);
-  for (int i = 0; i < 32; ++i)
+  for (int i = 0; i < N / 2; ++i)
     out[(warp * 16 + group + 8 * ((i / 2) & 1)) * N + quad * 2 + (i & 1) + 8 * (i / 4)] = sums[i];
   waitForWgmma<0>(twice);
-  for (int i = 0; i < 32; ++i) {
+  for (int i = 0; i < N / 2; ++i) {
     out[(64 + warp * 16 + group + 8 * ((i / 2) & 1)) * N + quad * 2 + (i & 1) + 8 * (i / 4)] = twice[i];
   }
 #endif
@@ -234,9 +234,9 @@ bool wgmmaAgrees(Queue& queue, D& device) {
   return queue.status().ok() && got == expected;
 }
 
-template <RowFormat format, bool bDown, typename D>
+template <RowFormat format, bool bDown, int N = 64, typename D>
 bool registersAgree(Queue& queue, D& device) {
-  constexpr int N = 64, K = format == RowFormat::float32 ? 8 : 16;
+  constexpr int K = format == RowFormat::float32 ? 8 : 16;
   const std::vector<float> a = ptxNumbers(64 * K, 7), right = ptxNumbers(K * N, 5);
   std::vector<float> b(K * N), got(2 * 64 * N), expected(2 * 64 * N, 0);
   for (int r = 0; r < 64; ++r) {
@@ -256,7 +256,7 @@ bool registersAgree(Queue& queue, D& device) {
       tensorMap(queue, bDown ? matrixTiles(data, bytes, K, N, N, K) : matrixTiles(data, bytes, N, K, K, N));
   float* out = device.give(got);
   const uint8_t* fragments = device.give(packed(a, format));
-  queue.launch("ptxWgmmaRegisters", ptxWgmmaRegisters<format, bDown>, oneBlock(8192), 128,
+  queue.launch("ptxWgmmaRegisters", ptxWgmmaRegisters<format, bDown, N>, oneBlock(8192), 128,
                reinterpret_cast<const uint32_t*>(fragments), map, out);
   device.take(got, out);
   return queue.status().ok() && got == expected;
@@ -357,6 +357,9 @@ std::vector<const char*> checkPtx90(D& device) {
   want(ptx90::wgmmaAgrees<float32, false, false, 128>(queue, device), "wgmma tf32 n128");
   want(ptx90::registersAgree<bfloat16, false>(queue, device), "wgmma bfloat16, a in registers");
   want(ptx90::registersAgree<bfloat16, true>(queue, device), "wgmma bfloat16, a in registers, b down");
+  want(ptx90::registersAgree<bfloat16, true, 32>(queue, device), "wgmma bfloat16 n32, a in registers, b down");
+  want(ptx90::registersAgree<bfloat16, true, 96>(queue, device), "wgmma bfloat16 n96, a in registers, b down");
+  want(ptx90::registersAgree<bfloat16, true, 128>(queue, device), "wgmma bfloat16 n128, a in registers, b down");
   want(ptx90::registersAgree<float16, false>(queue, device), "wgmma float16, a in registers");
   want(ptx90::registersAgree<float32, false>(queue, device), "wgmma tf32, a in registers");
   if (!queue.status().ok()) std::printf("%s\n", queue.status().message);

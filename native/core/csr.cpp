@@ -11,7 +11,9 @@ void expectCsr(const Csr& m, const char* name) {
   require(m.rows() <= INT32_MAX, ErrorCode::range, at, ": expected at most 2147483647 rows but received ", m.rows());
   require(m.cols >= 0 && m.cols <= INT32_MAX, ErrorCode::range, at, ": expected 0 to 2147483647 columns but received ",
           m.cols);
-  const int64_t nnz = m.indptr.data<int64_t>()[m.rows()];
+  // On a GPU it is a copy of a matrix that was checked here: to look at its last entry would be to wait for the GPU.
+  const bool onHost = m.indptr.device().kind == Device::cpu;
+  const int64_t nnz = onHost ? m.indptr.data<int64_t>()[m.rows()] : m.indices.rows();
   require(m.indices.rows() == nnz && m.values.rows() == nnz, ErrorCode::shape, at, ": indptr ends at ", nnz,
           " but there are ", m.indices.rows(), " indices and ", m.values.rows(), " values");
 }

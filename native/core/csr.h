@@ -16,7 +16,8 @@ struct Csr {
   CsrView view() const { return {indptr.data<int64_t>(), indices.data<int32_t>(), values.data<float>(), rows(), cols}; }
 };
 
-/// Throws unless the parts have the dtypes and lengths of a CSR matrix; cheap, does not look at the contents.
+/// Throws unless the parts have the dtypes and lengths of a CSR matrix; cheap: of the contents it looks at the
+/// last of indptr, and on a GPU at nothing.
 void expectCsr(const Csr& m, const char* name);
 
 }  // namespace topknot

@@ -19,6 +19,7 @@ inline void exclusiveSum(Queue& queue, const int32_t* values, int32_t* sums, int
   if (!queue.status().ok()) return;
   queue.note(cub::DeviceScan::ExclusiveSum(space, bytes, values, sums, count, queue.stream()), "exclusiveSum");
 #else
+  const simt::Access access;  // as a kernel has
   int32_t sum = 0;
   for (int64_t i = 0; i < count; ++i) {
     const int32_t value = values[i];

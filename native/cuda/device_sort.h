@@ -28,6 +28,7 @@ inline void sortPairs(Queue& queue, const uint32_t* keys, uint32_t* sortedKeys, 
                                              queue.stream()),
              "sortPairs");
 #else
+  const simt::Access access;  // as a kernel has
   std::vector<int64_t> order(static_cast<size_t>(count));
   std::iota(order.begin(), order.end(), 0);
   const uint32_t mask = bits >= 32 ? ~0u : (1u << bits) - 1;

@@ -15,12 +15,14 @@ struct Emulated {
   template <typename T>
   T* give(const std::vector<T>& host) {
     T* data = static_cast<T*>(simt::allocate(host.size() * sizeof(T)));
+    const simt::Access access;
     std::memcpy(data, host.data(), host.size() * sizeof(T));
     given.push_back(data);
     return data;
   }
   template <typename T>
   void take(std::vector<T>& host, const T* data) {
+    const simt::Access access;
     std::memcpy(host.data(), data, host.size() * sizeof(T));
   }
   std::vector<void*> given;

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cmath>
+#include <csignal>
 #include <numeric>
 #include <set>
 
@@ -23,6 +24,7 @@ std::vector<T> run(void (*kernel)(T*), size_t count, simt::Dim3 grid = {}, unsig
     T* data;
     ~Memory() { simt::release(data); }
   } memory{static_cast<T*>(simt::allocate(count * sizeof(T)))};
+  const simt::Access access;
   std::memset(memory.data, 0, count * sizeof(T));
   simt::launch("kernel", kernel, grid, blockSize, memory.data);
   return std::vector<T>(memory.data, memory.data + count);
@@ -186,9 +188,60 @@ TEST(atomicOperations) {
 TEST(memoryStartsAsPoison) {
   for (unsigned value : run(readsPoison, threads)) CHECK(value == simt::poison);
   auto* data = static_cast<float*>(simt::allocate(12));
-  CHECK(std::isnan(data[0]) && std::isnan(data[2]));
+  {
+    const simt::Access access;
+    CHECK(std::isnan(data[0]) && std::isnan(data[2]));
+  }
   simt::release(data);
   CHECK(faults([&] { simt::release(data); }, {"not allocated"}));
+}
+
+namespace {
+
+/// Whether a child that runs f ends by a segmentation fault.
+template <typename F>
+bool segfaults(F&& f) {
+  std::fflush(stdout);
+  const pid_t child = fork();
+  if (child == 0) {
+    std::signal(SIGSEGV, [](int) { _exit(3); });
+    f();
+    _exit(0);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  return WIFEXITED(status) && WEXITSTATUS(status) == 3;
+}
+
+__global__ void increment(int* out) { ++*out; }
+
+}  // namespace
+
+TEST(deviceMemoryIsClosedToTheHost) {
+  volatile int* const data = static_cast<int*>(simt::allocate(sizeof(int)));
+  CHECK(segfaults([&] { (void)*data; }));
+  CHECK(segfaults([&] { *data = 1; }));
+  {
+    const simt::Access access;
+    *data = 1;
+    simt::launch("increment", increment, {}, 1, const_cast<int*>(data));
+    CHECK(*data == 2);  // a kernel's end does not close what is open here
+  }
+  CHECK(segfaults([&] { (void)*data; }));
+  CHECK(faults([&] { simt::launch("increment", increment, {}, 2000, const_cast<int*>(data)); }, {"2000 threads"}));
+  CHECK(segfaults([&] { (void)*data; }));
+  simt::release(const_cast<int*>(data));
+}
+
+TEST(deviceMemoryIsUsedAgain) {
+  void* const first = simt::allocate(1000);
+  void* const second = simt::allocate(1);
+  simt::release(first);
+  void* const small = simt::allocate(300);
+  void* const beside = simt::allocate(100);
+  void* const large = simt::allocate(5000);
+  CHECK(small == first && small < beside && beside < second && second < large);
+  for (void* data : {second, small, beside, large}) simt::release(data);
 }
 
 // --- Planted faults ---
@@ -343,6 +396,7 @@ TEST(uploadsBesideKernelsLandWhenTheyAreJoined) {
   auto* const to = static_cast<int32_t*>(simt::allocate(3 * sizeof(int32_t)));
   CHECK(faults([&] { simt::uploadBeside(to, sent, sizeof sent); }, {"allocated since the last join"}));
   simt::joinUploads();
+  const simt::Access access;
   simt::uploadBeside(to, sent, 2 * sizeof(int32_t));
   simt::uploadBeside(to + 2, sent + 2, sizeof(int32_t));
   int32_t poison;

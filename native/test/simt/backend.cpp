@@ -16,6 +16,7 @@ namespace {
 
 Status emulatedCopy(const Exec& exec, void* to, const void* from, size_t bytes) {
   const Queue queue(exec);
+  const simt::Access access;
   if (bytes > 0 && queue.status().ok()) std::memcpy(to, from, bytes);
   return queue.status();
 }

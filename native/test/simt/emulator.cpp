@@ -61,6 +61,7 @@ class Machine {
  public:
   void runGrid(const char* kernel, Dim3 grid, unsigned threads, const std::function<void()>& body) {
     const std::lock_guard lock(mutex_);
+    const Access access;
     if (falls(faults().grid)) throw Fault(concat(kernel, ": a planted fault"));
     if (threads == 0 || threads > 1024) throw Fault(concat(kernel, ": a block of ", threads, " threads"));
     if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) {

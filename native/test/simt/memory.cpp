@@ -29,6 +29,7 @@ namespace {
 constexpr char guardByte = '\x5c';
 
 void setGuard(char* zone, size_t bytes = guardBytes) {
+  ASAN_UNPOISON_MEMORY_REGION(zone, bytes);  // of an allocation before
   std::memset(zone, guardByte, bytes);
   ASAN_POISON_MEMORY_REGION(zone, bytes);
 }
@@ -60,6 +61,46 @@ void fillPoison(char* data, size_t bytes) {
   for (size_t i = 0; i < bytes; i += sizeof poison) {
     std::memcpy(data + i, &poison, bytes - i < sizeof poison ? bytes - i : sizeof poison);
   }
+}
+
+/// All addresses that device memory can have: more than the device has, for guard zones and gaps. What is not in use
+/// takes none of the machine's memory.
+class Arena {
+ public:
+  static constexpr size_t bytes = size_t{4} << 30;
+  Arena() {
+    void* const all = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (all == MAP_FAILED) throw std::bad_alloc();
+    base_ = static_cast<char*>(all);
+  }
+  char* base() const { return base_; }
+  void open() {
+    const std::lock_guard lock(mutex_);
+    if (++users_ == 1) protect(PROT_READ | PROT_WRITE);
+  }
+  void close() {
+    const std::lock_guard lock(mutex_);
+    if (--users_ == 0) protect(PROT_NONE);
+  }
+
+ private:
+  void protect(int access) {
+    if (mprotect(base_, bytes, access) != 0) std::abort();
+  }
+
+  std::mutex mutex_;
+  char* base_;
+  int users_ = 0;
+};
+Arena& arena() {
+  static Arena& one = *new Arena;  // never destroyed, as the heap
+  return one;
+}
+
+// cudaMalloc aligns to 256 bytes; the guard behind starts at the very byte behind the end.
+constexpr size_t alignment = 256;
+constexpr size_t withGuards(size_t bytes) {
+  return (alignment + bytes + guardBytes + alignment - 1) / alignment * alignment;
 }
 
 struct Allocation {
@@ -104,16 +145,23 @@ Faults& faults() {
   return one;
 }
 
+Access::Access() { arena().open(); }
+Access::~Access() { arena().close(); }
+
 void* allocate(size_t bytes) {
   Heap& h = heap();
   const std::lock_guard lock(h.mutex);
   if (falls(faults().allocation) || bytes > deviceBytes - h.bytes) return nullptr;
-  // cudaMalloc aligns to 256 bytes; the guard behind starts at the very byte behind the end.
-  constexpr size_t alignment = 256;
-  const size_t total = (alignment + bytes + guardBytes + alignment - 1) / alignment * alignment;
-  char* base = static_cast<char*>(std::aligned_alloc(alignment, total));
-  if (!base) return nullptr;
-  char* data = base + alignment;
+  char* base = arena().base();  // of the first gap that is large enough
+  for (const auto& [data, allocation] : h.live) {
+    char* const next = static_cast<char*>(data) - alignment;
+    if (static_cast<size_t>(next - base) >= withGuards(bytes)) break;
+    base = next + withGuards(allocation.bytes);
+  }
+  if (base + withGuards(bytes) > arena().base() + Arena::bytes) return nullptr;
+  const Access access;
+  char* const data = base + alignment;
+  ASAN_UNPOISON_MEMORY_REGION(data, bytes);
   setGuard(data - guardBytes);
   fillPoison(data, bytes);
   setGuard(data + bytes);
@@ -139,8 +187,7 @@ void release(void* data) {
   h.live.erase(found);
   faults().live = static_cast<int64_t>(h.live.size());
   h.bytes -= count;
-  ASAN_UNPOISON_MEMORY_REGION(bytes - guardBytes, count + 2 * guardBytes);
-  std::free(bytes - 256);
+  ASAN_POISON_MEMORY_REGION(bytes, count);
 }
 
 size_t liveAllocations() {
@@ -191,6 +238,7 @@ void uploadBeside(void* to, const void* from, size_t bytes) {
 void joinUploads() {
   Heap& h = heap();
   const std::lock_guard lock(h.mutex);
+  const Access access;
   for (const Landing& upload : h.uploads)
     std::copy(upload.bytes.begin(), upload.bytes.end(), static_cast<char*>(upload.to));
   h.uploads.clear();

@@ -21,7 +21,18 @@ size_t liveBytes();
 /// The most that was live since the last call of forgetPeak().
 size_t peakBytes();
 void forgetPeak();
-/// Throws a Fault when a guard zone of a live allocation has changed.
+
+/// Device memory is open to reads and writes while one of these lives, as during kernels and copies. The host's own
+/// touch of it at any other time is a segmentation fault, as with a GPU's.
+class Access {
+ public:
+  Access();
+  ~Access();
+  Access(const Access&) = delete;
+  Access& operator=(const Access&) = delete;
+};
+
+/// Throws a Fault when a guard zone of a live allocation has changed. Within an Access.
 void checkGuards(const char* kernel);
 
 // Uploads beside the kernels (cuda/upload_stream.h). They land when they are joined, so that a missing join shows in

@@ -69,11 +69,14 @@ class Queue {
 
   template <typename T>
   T fetch(const T* data) {
-    return status_.ok() ? *data : T{};
+    if (!status_.ok()) return {};
+    const simt::Access access;
+    return *data;
   }
   template <typename T>
   T* zero() {
     T* data = workspace<T>(1);
+    const simt::Access access;
     if (data) *data = T{};
     return data;
   }

@@ -31,6 +31,13 @@ export function string(name: string, value: unknown): string {
   return value;
 }
 
+/** The name of a device, whether it is there or not. @internal */
+export function deviceName(value: unknown): string {
+  if (typeof value !== 'string' || !/^(cpu|auto|cuda(:(0|[1-9]\d{0,3}))?)$/.test(value))
+    expected('device', "'cpu', 'cuda', 'cuda:0', ... or 'auto'", value);
+  return value as string;
+}
+
 /** An option that must be one of some words. @internal */
 export function oneOf<T extends string>(name: string, value: unknown, choices: readonly T[]): T {
   if (!choices.includes(value as T)) expected(name, choices.map((c) => `'${c}'`).join(' or '), value);

@@ -1,4 +1,5 @@
 import type { NumericArray } from './dtype.js';
+import { expected } from './errors.js';
 import { type JobOptions, runJob } from './job.js';
 import { native } from './native.js';
 import type { Handle } from './native-ops.js';
@@ -30,6 +31,8 @@ export class CsrMatrix implements Disposable {
 
   /** @internal From parts that the addon has made or validated. */
   constructor(parts: CsrHandles) {
+    if (typeof parts !== 'object' || parts === null)
+      expected('parts', 'matrices from CsrMatrix.from or .fromCoo', parts);
     this.indptr = new Tensor(parts.indptr);
     this.indices = new Tensor(parts.indices);
     this.values = new Tensor(parts.values);

@@ -31,6 +31,8 @@ export interface NativeOps {
   takeColumnsSync(matrix: Handle | TypedArray, begin: number, count: number): Handle;
   replaceRows(control: Control | undefined, matrix: Handle | TypedArray, rowCount: number, rows: Handle | TypedArray, values: Handle | TypedArray): Promise<Handle>;
   replaceRowsSync(matrix: Handle | TypedArray, rowCount: number, rows: Handle | TypedArray, values: Handle | TypedArray): Handle;
+  growRows(control: Control | undefined, matrix: Handle | TypedArray, rowCount: number, fresh: Handle | TypedArray): Promise<Handle>;
+  growRowsSync(matrix: Handle | TypedArray, rowCount: number, fresh: Handle | TypedArray): Handle;
   appendColumns(control: Control | undefined, matrix: Handle | TypedArray, columns: readonly (Handle)[]): Promise<Handle>;
   appendColumnsSync(matrix: Handle | TypedArray, columns: readonly (Handle)[]): Handle;
   csrFromCoo(control: Control | undefined, rows: Handle | TypedArray, cols: Handle | TypedArray, values: Handle | TypedArray | undefined, rowCount: number, colCount: number, duplicates: 'sum' | 'refuse' | 'first' | 'last' | 'max'): Promise<{ indptr: Handle; indices: Handle; values: Handle; cols: number; }>;

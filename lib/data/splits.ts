@@ -41,6 +41,7 @@ export async function splitRatio<U extends Id, I extends Id>(
   data: Interactions<U, I>,
   options: RandomSplitOptions & { test: number; by?: 'user' | 'interaction' | undefined },
 ): Promise<Split<U, I>> {
+  checkData(data);
   knownOptions(options, ['test', 'by', 'seed', 'signal']);
   const { test, by = 'user' } = options;
   if (!(test > 0 && test < 1)) outOfRange('test', 'a share between 0 and 1', test);
@@ -61,6 +62,7 @@ export async function splitLast<U extends Id, I extends Id>(
   data: Interactions<U, I>,
   options: SplitOptions & { n?: number | undefined } = {},
 ): Promise<Split<U, I>> {
+  checkData(data);
   knownOptions(options, ['n', 'signal']);
   const { n = 1 } = options;
   if (!(Number.isSafeInteger(n) && n >= 1)) outOfRange('n', 'a whole number from 1', n);
@@ -78,6 +80,7 @@ export async function splitTime<U extends Id, I extends Id>(
   data: Interactions<U, I>,
   options: SplitOptions & { at?: number | Date | undefined; ratio?: number | undefined },
 ): Promise<Split<U, I>> {
+  checkData(data);
   knownOptions(options, ['at', 'ratio', 'signal']);
   const { times } = data;
   if (!times)
@@ -108,6 +111,7 @@ export async function* kFold<U extends Id, I extends Id>(
   k: number,
   options: RandomSplitOptions = {},
 ): AsyncGenerator<Split<U, I>, void, void> {
+  checkData(data);
   knownOptions(options, ['seed', 'signal']);
   if (!(Number.isSafeInteger(k) && k >= 2 && k <= 1000)) outOfRange('k', '2 to 1000 folds', k);
   const seed = checkSeed(options.seed);
@@ -123,6 +127,10 @@ export async function* kFold<U extends Id, I extends Id>(
   } finally {
     native.dispose(folds);
   }
+}
+
+function checkData(data: unknown): void {
+  if (!((data as Interactions | undefined)?.userRows instanceof Tensor)) expected('data', 'Interactions', data);
 }
 
 async function inTwo<U extends Id, I extends Id>(

@@ -1,4 +1,4 @@
-import { boolean, finite, integer, knownOptions, oneOf, string } from '../check.js';
+import { boolean, deviceName, finite, integer, knownOptions, oneOf } from '../check.js';
 import type { Id } from '../data/ids.js';
 import { runJob } from '../job.js';
 import { native } from '../native.js';
@@ -258,7 +258,7 @@ function checkOptions(options: ALSOptions): Required<ALSOptions> {
     initStd: finite('initStd', options.initStd ?? 0.1, 0),
     seed: integer('seed', options.seed ?? 42, 0),
     computeLoss: boolean('computeLoss', options.computeLoss ?? false),
-    device: string('device', options.device ?? 'cpu'),
+    device: deviceName(options.device ?? 'cpu'),
     deviceBytes: integer('deviceBytes', options.deviceBytes ?? 0, 0),
   };
 }

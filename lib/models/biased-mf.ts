@@ -1,4 +1,4 @@
-import { boolean, finite, integer, knownOptions, oneOf, string } from '../check.js';
+import { boolean, deviceName, finite, integer, knownOptions, oneOf } from '../check.js';
 import type { Id } from '../data/ids.js';
 import { runJob } from '../job.js';
 import { native } from '../native.js';
@@ -161,6 +161,6 @@ function checkOptions(options: BiasedMFOptions): Required<BiasedMFOptions> {
     initStd: finite('initStd', options.initStd ?? 0.1, 0),
     seed: integer('seed', options.seed ?? 42, 0),
     computeLoss: boolean('computeLoss', options.computeLoss ?? false),
-    device: string('device', options.device ?? 'cpu'),
+    device: deviceName(options.device ?? 'cpu'),
   };
 }

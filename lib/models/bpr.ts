@@ -1,4 +1,4 @@
-import { boolean, finite, integer, knownOptions, oneOf, positive, string } from '../check.js';
+import { boolean, deviceName, finite, integer, knownOptions, oneOf, positive } from '../check.js';
 import type { Id } from '../data/ids.js';
 import { TopknotError } from '../errors.js';
 import { runJob } from '../job.js';
@@ -81,7 +81,7 @@ const biasShapes = { ...shapes, item_biases: (_users: number, items: number) => 
  * positive's group of items (at least 512, dealt anew in each epoch).
  *
  * A history is folded in by as many epochs as a fit has, from a vector of zeros, with the items as they are; weights are not
- * read. `partialFit` solves users so, and items likewise: their users against drawn negatives, and as often as an epoch is
+ * read. `partialFit` (dear for popular items: as many steps on one thread as their users in all epochs) solves users so, and items likewise: their users against drawn negatives, and as often as an epoch is
  * expected to draw the item as a negative, against interactions of users who have not chosen it. After Rendle,
  * Schmidt-Thieme, "Online-updating regularized kernel matrix factorization models for large-scale recommender systems",
  * RecSys 2008.
@@ -314,6 +314,6 @@ function checkOptions(options: BPROptions): Required<BPROptions> {
     seed: integer('seed', options.seed ?? 42, 0),
     hogwild: boolean('hogwild', options.hogwild ?? false),
     computeLoss: boolean('computeLoss', options.computeLoss ?? false),
-    device: string('device', options.device ?? 'cpu'),
+    device: deviceName(options.device ?? 'cpu'),
   };
 }

@@ -1,4 +1,4 @@
-import { integer, knownOptions, positive, string } from '../check.js';
+import { deviceName, integer, knownOptions, positive } from '../check.js';
 import { CsrMatrix } from '../csr.js';
 import type { Id } from '../data/ids.js';
 import { type JobOptions, runJob } from '../job.js';
@@ -56,7 +56,7 @@ export class EASE<U extends Id = Id, I extends Id = Id> extends ItemWeightsModel
     this.options = Object.freeze({
       regularization,
       neighbours: integer('neighbours', options.neighbours ?? 0, 0),
-      device: string('device', options.device ?? 'cpu'),
+      device: deviceName(options.device ?? 'cpu'),
     });
   }
 

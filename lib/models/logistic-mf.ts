@@ -1,4 +1,4 @@
-import { finite, integer, knownOptions, string } from '../check.js';
+import { deviceName, finite, integer, knownOptions } from '../check.js';
 import type { Id } from '../data/ids.js';
 import { runJob } from '../job.js';
 import { native } from '../native.js';
@@ -195,13 +195,13 @@ export class LogisticMF<U extends Id = Id, I extends Id = Id> extends LearnedMod
   }
 
   /** @internal */
-  protected override freshRow(_state: FittedLogisticMf<U, I>, side: keyof FactorRows): Float32Array {
+  protected override freshRow(state: FittedLogisticMf<U, I>, side: keyof FactorRows): Float32Array {
     const { factors } = this.options;
-    return new Float32Array(factors + 2).fill(
-      1,
-      side === 'users' ? factors + 1 : factors,
-      side === 'users' ? factors + 2 : factors + 1,
-    );
+    const row = new Float32Array(factors + 2);
+    row[side === 'users' ? factors + 1 : factors] = 1;
+    // Biases are negative where few choose an item: with 0 one that nobody knows would stand before them all.
+    if (side === 'items') row[factors + 1] = state.itemBiases.dataSync().reduce((least, b) => Math.min(least, b), 0);
+    return row;
   }
 
   /** @internal */
@@ -284,7 +284,7 @@ function checkOptions(options: LogisticMFOptions): Required<LogisticMFOptions> {
     negatives: integer('negatives', options.negatives ?? 5, 0, 1024),
     initStd: finite('initStd', options.initStd ?? 0.1, 0),
     seed: integer('seed', options.seed ?? 42, 0),
-    device: string('device', options.device ?? 'cpu'),
+    device: deviceName(options.device ?? 'cpu'),
     deviceBytes: integer('deviceBytes', options.deviceBytes ?? 0, 0),
   };
 }

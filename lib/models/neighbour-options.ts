@@ -1,4 +1,4 @@
-import { finite, integer, knownOptions, oneOf, string } from '../check.js';
+import { deviceName, finite, integer, knownOptions, oneOf } from '../check.js';
 import { TopknotError } from '../errors.js';
 
 /**
@@ -42,7 +42,7 @@ export function checkNeighbourOptions(
     asymmetry: share('asymmetry', options.asymmetry ?? 0.5),
     k1: finite('k1', options.k1 ?? 1.2, 0),
     b: share('b', options.b ?? 0.75),
-    device: string('device', options.device ?? 'cpu'),
+    device: deviceName(options.device ?? 'cpu'),
   };
 }
 

@@ -1,4 +1,4 @@
-import { boolean, finite, integer, knownOptions, oneOf, string } from '../check.js';
+import { boolean, deviceName, finite, integer, knownOptions, oneOf } from '../check.js';
 import type { Id } from '../data/ids.js';
 import { runJob } from '../job.js';
 import { native } from '../native.js';
@@ -195,7 +195,7 @@ function checkOptions(options: NMFOptions): Required<NMFOptions> {
     iterations: integer('iterations', options.iterations ?? 50, 1),
     seed: integer('seed', options.seed ?? 42, 0),
     computeLoss: boolean('computeLoss', options.computeLoss ?? false),
-    device: string('device', options.device ?? 'cpu'),
+    device: deviceName(options.device ?? 'cpu'),
     deviceBytes: integer('deviceBytes', options.deviceBytes ?? 0, 0),
   };
 }

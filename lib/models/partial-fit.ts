@@ -80,9 +80,9 @@ export async function learnOn<U extends Id, I extends Id>(
     ),
   );
   const sides = {
-    users: { at: users.rowOf.filter((_, row) => !data.emptyUsers.has(row)), matrix: seen },
+    users: { at: await without(users.rowOf, data.emptyUsers, signal), matrix: seen },
     items: {
-      at: items.rowOf.filter((_, row) => !data.emptyItems.has(row)),
+      at: await without(items.rowOf, data.emptyItems, signal),
       matrix: update === 'users' ? seen : await seen.transpose({ signal }),
     },
   };
@@ -112,15 +112,23 @@ async function grown(
   fresh: Float32Array,
   signal: AbortSignal | undefined,
 ): Promise<Tensor<'float32'>> {
-  const [known, width] = rows.shape as [number, number];
-  const added = new Float32Array((count - known) * width);
-  for (let at = 0; at < added.length; at += width) added.set(fresh, at);
-  const at = Int32Array.from({ length: count - known }, (_, i) => known + i);
-  return new Tensor(
-    await runJob('long', { signal }, (control) =>
-      native.replaceRows(control, rows.handle, count, at, native.tensorFrom(added, 'float32', [count - known, width])),
-    ),
-  );
+  return new Tensor(await runJob('long', { signal }, (control) => native.growRows(control, rows.handle, count, fresh)));
+}
+
+/** The numbers in `rowOf` whose places are not among `empty`. */
+async function without(
+  rowOf: Int32Array,
+  empty: ReadonlySet<number>,
+  signal: AbortSignal | undefined,
+): Promise<Int32Array> {
+  if (empty.size === 0) return rowOf;
+  const kept = new Int32Array(rowOf.length);
+  let count = 0;
+  const visit = (begin: number, end: number) => {
+    for (let i = begin; i < end; i++) if (!empty.has(i)) kept[count++] = rowOf[i]!;
+  };
+  await inSlices(rowOf.length, visit, signal);
+  return kept.subarray(0, count);
 }
 
 /** `known` with the new ones of `more` at the end, and the row there of each of `more`. */
@@ -133,7 +141,8 @@ async function growIds<T extends Id>(
   const rowOf = new Int32Array(more.size);
   if (known.isRange && more.isRange) {
     const ids = Ids.range(Math.max(known.size, more.size)) as Ids as Ids<T>;
-    return { ids, rowOf: rowOf.map((_, row) => row) };
+    for (let row = 0; row < rowOf.length; row++) rowOf[row] = row;
+    return { ids, rowOf };
   }
   if (known.type !== more.type)
     throw new TopknotError(

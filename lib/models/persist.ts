@@ -1,4 +1,4 @@
-import { knownOptions } from '../check.js';
+import { deviceName, knownOptions } from '../check.js';
 import { CsrMatrix } from '../csr.js';
 import type { Id, Ids } from '../data/ids.js';
 import { TopknotError } from '../errors.js';
@@ -99,6 +99,7 @@ export async function readModel<
   };
   knownOptions(given, ['device', 'signal', 'onProgress']);
   const { device, ...options } = given;
+  if (device !== undefined) deviceName(device);
   checkJob(options);
   const { tensors, metadata } = await readSafetensors(path, options);
   const tensorOf = (name: string) => tensors.get(name) ?? bad(`lacks the tensor '${name}'`);

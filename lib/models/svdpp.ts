@@ -1,4 +1,4 @@
-import { boolean, finite, integer, knownOptions, string } from '../check.js';
+import { boolean, deviceName, finite, integer, knownOptions } from '../check.js';
 import type { Id } from '../data/ids.js';
 import { runJob } from '../job.js';
 import { native } from '../native.js';
@@ -205,6 +205,6 @@ function checkOptions(options: SVDppOptions): Required<SVDppOptions> {
     initStd: finite('initStd', options.initStd ?? 0.1, 0),
     seed: integer('seed', options.seed ?? 42, 0),
     computeLoss: boolean('computeLoss', options.computeLoss ?? false),
-    device: string('device', options.device ?? 'cpu'),
+    device: deviceName(options.device ?? 'cpu'),
   };
 }

@@ -1,4 +1,4 @@
-import { finite, integer, knownOptions, string } from '../check.js';
+import { deviceName, finite, integer, knownOptions } from '../check.js';
 import { CsrMatrix } from '../csr.js';
 import { expected } from '../errors.js';
 import { type JobOptions, runJob } from '../job.js';
@@ -50,7 +50,7 @@ export function checkSvdOptions(options: SvdOptions): Required<SvdOptions> {
     tolerance: finite('tolerance', options.tolerance ?? 1e-6, 0),
     maxCycles: integer('maxCycles', options.maxCycles ?? 50, 1),
     seed: integer('seed', options.seed ?? 42, 0),
-    device: string('device', options.device ?? 'cpu'),
+    device: deviceName(options.device ?? 'cpu'),
     deviceBytes: integer('deviceBytes', options.deviceBytes ?? 0, 0),
   };
 }

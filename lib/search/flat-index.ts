@@ -6,7 +6,7 @@ import type { TopKRows } from '../models/recommender.js';
 import { native } from '../native.js';
 import type { Handle } from '../native-ops.js';
 import type { ItemFilter } from '../ops/item-filter.js';
-import type { Tensor } from '../tensor.js';
+import { Tensor } from '../tensor.js';
 import { loadFlat, saveFlat } from './flat-file.js';
 import { type PlacementOptions, placed, placementOf } from './placement.js';
 import { prepare, requireFinite, Segment } from './segment.js';
@@ -122,7 +122,8 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
     if (count === 0) throw new TopknotError('ERR_VALUE', 'ids: expected at least one but received none');
     const storage = storageOf(options.storage, vectors);
     const metric = metricOf(options.metric, storage);
-    const placement = placementOf(options);
+    const there = vectors instanceof Tensor ? vectors.device : undefined;
+    const placement = placementOf({ ...options, device: options.device ?? there });
     const matrix = stored(vectors, count, storage);
     const known = await (ids instanceof Ids ? ids.distinct('ids') : Ids.checked(ids, 'ids'));
     await requireFinite(matrix, options);
@@ -228,6 +229,7 @@ export class FlatIndex<T extends Id = Id> implements Disposable {
     queries: readonly Vector[] | Tensor<'float32'>,
     options: Pick<FlatSearchOptions<T>, 'k' | 'filter' | 'rescore'> & JobOptions = {},
   ): Promise<number> {
+    knownOptions(options, ['k', 'filter', 'rescore', 'signal', 'onProgress']);
     return this.#segments.reading((segments) => this.#recall(segments, queries, options));
   }
 

@@ -8,8 +8,8 @@ import type { SegmentTensors } from './segment.js';
 /** Where the vectors of an index are searched. */
 export interface PlacementOptions {
   /**
-   * 'cpu' unless given; 'cuda', 'cuda:1', ... or 'auto', see `device()`. On a GPU the vectors lie in its memory; queries and
-   * filters are sent there for each search.
+   * Where the tensor of vectors is, else 'cpu', unless given; 'cuda', 'cuda:1', ... or 'auto', see `device()`. On a GPU
+   * the vectors lie in its memory; queries and filters are sent there for each search.
    */
   device?: string | undefined;
   /**

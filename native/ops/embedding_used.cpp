@@ -19,7 +19,7 @@ Device computingDevice(const EmbeddingRows& table, const std::optional<std::stri
   if (!device) return there;
   const Device target = deviceNamed(*device);
   require(there == target || there.kind == Device::cpu, ErrorCode::device, "table: expected to be on device '",
-          text(target), "' or on 'cpu' but is on '", text(there), "'");
+          text(target), target.kind == Device::cpu ? "'" : "' or on 'cpu'", " but is on '", text(there), "'");
   return target;
 }
 

@@ -80,6 +80,19 @@ Tensor replaceRows(Job&, Tensor matrix, int64_t rowCount, Tensor rows, Tensor va
   return out;
 }
 
+Tensor growRows(Job&, Tensor matrix, int64_t rowCount, Tensor fresh) {
+  expect(matrix, "matrix", DType::float32, 2);
+  const int64_t cols = matrix.cols();
+  require(rowCount >= matrix.rows(), ErrorCode::range, "rowCount: expected at least the ", matrix.rows(),
+          " rows of the matrix but received ", rowCount);
+  expect(fresh, "fresh", DType::float32, 1);
+  require(fresh.count() == cols, ErrorCode::shape, "fresh: expected ", cols, " values but received ", fresh.count());
+  const Tensor out = Tensor::host<float>({rowCount, cols});
+  float* row = std::copy_n(matrix.data<float>(), matrix.count(), out.data<float>());
+  for (int64_t i = matrix.rows(); i < rowCount; ++i) row = std::copy_n(fresh.data<float>(), cols, row);
+  return out;
+}
+
 Tensor appendColumns(Job& job, Tensor matrix, std::vector<Tensor> columns) {
   expect(matrix, "matrix", DType::float32, 2);
   const int64_t rows = matrix.rows(), cols = matrix.cols(), more = static_cast<int64_t>(columns.size());

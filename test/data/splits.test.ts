@@ -177,6 +177,11 @@ describe('bad input', () => {
       refused('ERR_ARGUMENT', 'by'),
     );
     await expect(splitLast(data, { n: 0 })).rejects.toMatchObject(refused('ERR_RANGE', 'n'));
+    for (const bad of [{}, null, undefined] as never[]) {
+      await expect(splitRatio(bad, { test: 0.5 })).rejects.toMatchObject(refused('ERR_ARGUMENT', 'data'));
+      await expect(splitLast(bad)).rejects.toMatchObject(refused('ERR_ARGUMENT', 'data'));
+      await expect(kFold(bad, 3).next()).rejects.toMatchObject(refused('ERR_ARGUMENT', 'data'));
+    }
     await expect(splitTime(timeless, { at: 1 })).rejects.toMatchObject(refused('ERR_ARGUMENT', 'data'));
     await expect(splitTime(data, {})).rejects.toMatchObject(refused('ERR_ARGUMENT', 'options'));
     await expect(splitTime(data, { ratio: 1 })).rejects.toMatchObject(refused('ERR_RANGE', 'ratio'));

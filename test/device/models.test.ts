@@ -139,7 +139,7 @@ describe('option device', () => {
   it('refuses devices that are not there', async () => {
     const fitted = (device: unknown) => make('BPR', { iterations: 1, device }).fit(data);
     await expect(fitted('cuda:7')).rejects.toMatchObject({ code: 'ERR_DEVICE' });
-    await expect(fitted('gpu')).rejects.toMatchObject({ code: 'ERR_ARGUMENT' });
-    expect(() => make('BPR', { device: 3 })).toThrow(expect.objectContaining({ code: 'ERR_ARGUMENT' }));
+    for (const device of ['gpu', 3])
+      expect(() => make('BPR', { device })).toThrow(expect.objectContaining({ code: 'ERR_ARGUMENT' }));
   });
 });

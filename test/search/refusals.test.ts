@@ -3,7 +3,16 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { FlatIndex, HnswIndex, Ids, readSafetensors, tensor, topKSync, writeSafetensors } from '../../lib/index.js';
+import {
+  ALS,
+  FlatIndex,
+  HnswIndex,
+  Ids,
+  readSafetensors,
+  tensor,
+  topKSync,
+  writeSafetensors,
+} from '../../lib/index.js';
 import { numbers } from '../models/suite.js';
 
 const dir = mkdtempSync(join(tmpdir(), 'topknot-refusals-'));
@@ -63,6 +72,14 @@ it.runIf(HnswIndex.available)('a change that is stopped too late counts as done'
     );
     if (added) expect(index.searchSync(a, { k: 1, filter: { allow: ['A'] } }).ids).toEqual(['A']);
     for (const id of index.searchSync(a, { k: 3 }).ids) expect(id).toBeTypeOf('string');
+  }
+});
+
+it('refuses names of devices that none can have, where they are given', async () => {
+  for (const device of ['gpu', 'cuda:x', 5] as string[]) {
+    const refused = { name: 'TopknotError', code: 'ERR_ARGUMENT', message: expect.stringContaining('device') };
+    expect(() => new ALS({ device })).toThrow(expect.objectContaining(refused));
+    await expect(ALS.load('nowhere', { device })).rejects.toMatchObject(refused);
   }
 });
 

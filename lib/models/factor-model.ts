@@ -76,12 +76,20 @@ export abstract class FactorModel<U extends Id, I extends Id, S extends FittedFa
    * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID, ERR_RANGE for k below 1 or above the catalogue
    */
   async similarItems(item: I, options: SimilarOptions<I> = {}): Promise<{ item: I; score: number }[]> {
-    const state = this.state;
-    await state.items.ready();
-    const row = state.items.row(item, 'item');
-    this.expectKnown(state, 'item', row);
-    const found = await similar(state.items, state.itemFactors, row, options, 'the size of the catalogue', this.device);
-    return found.map(([id, score]) => ({ item: id, score }));
+    return this.reading(async (state) => {
+      await state.items.ready();
+      const row = state.items.row(item, 'item');
+      this.expectKnown(state, 'item', row);
+      const found = await similar(
+        state.items,
+        state.itemFactors,
+        row,
+        options,
+        'the size of the catalogue',
+        this.device,
+      );
+      return found.map(([id, score]) => ({ item: id, score }));
+    });
   }
 
   /**
@@ -89,12 +97,13 @@ export abstract class FactorModel<U extends Id, I extends Id, S extends FittedFa
    * @throws ERR_NOT_FITTED, ERR_UNKNOWN_ID, ERR_RANGE for k below 1 or above the number of users
    */
   async similarUsers(user: U, options: SimilarOptions<U> = {}): Promise<{ user: U; score: number }[]> {
-    const state = this.state;
-    await state.users.ready();
-    const row = state.users.row(user, 'user');
-    this.expectKnown(state, 'user', row);
-    const found = await similar(state.users, state.userFactors, row, options, 'the number of users', this.device);
-    return found.map(([id, score]) => ({ user: id, score }));
+    return this.reading(async (state) => {
+      await state.users.ready();
+      const row = state.users.row(user, 'user');
+      this.expectKnown(state, 'user', row);
+      const found = await similar(state.users, state.userFactors, row, options, 'the number of users', this.device);
+      return found.map(([id, score]) => ({ user: id, score }));
+    });
   }
 
   async rankCounts(
@@ -103,21 +112,23 @@ export abstract class FactorModel<U extends Id, I extends Id, S extends FittedFa
     filter: RowFilter = {},
     options: JobOptions = {},
   ): Promise<RankCounts> {
-    const { users, items } = placedRows(this.state, this.device);
-    onlyJob(options);
-    checkRows('userRows', userRows);
-    checkFilter(filter);
-    if (!(positives instanceof CsrMatrix)) expected('positives', 'a CsrMatrix', positives);
-    return runJob('long', options, async (control) => {
-      using queries = new Tensor(await native.takeRows(control, users.handle, userRows));
-      const { above, equal } = await native.rankCounts(
-        control,
-        queries.handle,
-        items.handle,
-        positives.handles,
-        nativeFilter(filter),
-      );
-      return { above: new Tensor<'int32'>(above), equal: new Tensor<'int32'>(equal) };
+    return this.reading(async (state) => {
+      const { users, items } = placedRows(state, this.device);
+      onlyJob(options);
+      checkRows('userRows', userRows);
+      checkFilter(filter);
+      if (!(positives instanceof CsrMatrix)) expected('positives', 'a CsrMatrix', positives);
+      return runJob('long', options, async (control) => {
+        using queries = new Tensor(await native.takeRows(control, users.handle, userRows));
+        const { above, equal } = await native.rankCounts(
+          control,
+          queries.handle,
+          items.handle,
+          positives.handles,
+          nativeFilter(filter),
+        );
+        return { above: new Tensor<'int32'>(above), equal: new Tensor<'int32'>(equal) };
+      });
     });
   }
 

@@ -2,6 +2,7 @@ import { boolean, checkK, knownOptions } from '../check.js';
 import { type CsrHandles, CsrMatrix } from '../csr.js';
 import { type Id, Ids } from '../data/ids.js';
 import { Interactions } from '../data/interactions.js';
+import { device } from '../device.js';
 import type { NumericArray } from '../dtype.js';
 import { expected, TopknotError } from '../errors.js';
 import { checkJob, type JobOptions, onlyJob, runJob } from '../job.js';
@@ -60,6 +61,8 @@ export type Query = Int32Array | Float32Array | Handle | CsrHandles;
 export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> implements Scorer<U, I>, Disposable {
   #fitted: S | undefined;
   #busy = false;
+  /** Fits that somebody is reading, and how many are. */
+  readonly #readers = new Map<S, number>();
 
   /** The options, defaults filled in. Frozen. */
   abstract readonly options: object;
@@ -124,19 +127,20 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
     who: U | readonly U[] | Visitor<I>,
     options: RecommendOptions<I> & JobOptions = {},
   ): Promise<Recommendation<I>[] | Recommendation<I>[][]> {
-    const state = this.state;
-    await Promise.all([state.users.ready(), state.items.ready()]);
-    const { query, k, filter, count } = this.#plan(state, who, options);
-    if (count === 0) return [];
-    const found = await runJob('query', options, async (control) =>
-      this.select(state, isRows(query) ? query : await this.fold(state, query, control), k, filter, control),
-    );
-    if (!Array.isArray(who)) return decode(state.items, found, 0, k);
-    const lists: Recommendation<I>[][] = [];
-    await inSlices(count, (begin, end) => {
-      for (let q = begin; q < end; q++) lists.push(decode(state.items, found, q, k));
+    return this.reading(async (state) => {
+      await Promise.all([state.users.ready(), state.items.ready()]);
+      const { query, k, filter, count } = this.#plan(state, who, options);
+      if (count === 0) return [];
+      const found = await runJob('query', options, async (control) =>
+        this.select(state, isRows(query) ? query : await this.fold(state, query, control), k, filter, control),
+      );
+      if (!Array.isArray(who)) return decode(state.items, found, 0, k);
+      const lists: Recommendation<I>[][] = [];
+      await inSlices(count, (begin, end) => {
+        for (let q = begin; q < end; q++) lists.push(decode(state.items, found, q, k));
+      });
+      return lists;
     });
-    return lists;
   }
 
   /**
@@ -221,9 +225,10 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
     this.dispose();
   }
 
-  /** @internal Where the model computes: its option `device`, where it has one. */
+  /** @internal Where the model computes: what its option `device`, where it has one, names at this moment. */
   protected get device(): string {
-    return (this.options as { device?: string }).device ?? 'cpu';
+    const { device: name = 'cpu' } = this.options as { device?: string };
+    return name === 'cpu' ? name : device(name);
   }
 
   /** @internal Puts what `recommend` reads on the device where the model computes. */
@@ -249,14 +254,15 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
     options: JobOptions,
     fold: (state: S, rows: HistoryRows, control: Control) => Promise<Handle | Float32Array>,
   ): Promise<Float32Array> {
-    const state = this.state;
-    onlyJob(options);
-    await state.items.ready();
-    const rows = historyRows(state.items, history, this.unratedWeight(state));
-    const found = await runJob('query', options, (control) => fold(state, rows, control));
-    if (found instanceof Float32Array) return found;
-    using row = new Tensor<'float32'>(found);
-    return await row.data();
+    return this.reading(async (state) => {
+      onlyJob(options);
+      await state.items.ready();
+      const rows = historyRows(state.items, history, this.unratedWeight(state));
+      const found = await runJob('query', options, (control) => fold(state, rows, control));
+      if (found instanceof Float32Array) return found;
+      using row = new Tensor<'float32'>(found);
+      return await row.data();
+    });
   }
 
   /** @internal Builds a state, one at a time; it takes the place of the last one only when it is complete. */
@@ -271,17 +277,41 @@ export abstract class Model<U extends Id, I extends Id, S extends Fitted<U, I>> 
     try {
       const fitted = await build(this.#fitted);
       options.signal?.throwIfAborted();
+      const previous = this.#fitted;
+      this.#fitted = fitted;
+      if (previous) this.#freeCopies(previous);
       try {
         this.place(fitted);
-      } catch (error) {
-        for (const part of Object.values(fitted)) disposeCopies(part);
-        throw error;
+      } catch {
+        this.#freeParts(fitted); // the fit is good: the call that needs what has no room there says so
       }
-      this.#fitted = fitted;
     } finally {
       this.#busy = false;
     }
     return this;
+  }
+
+  /** @internal Runs `read` on the fit as of now, whose copies on a GPU stay until it has ended, whatever replaces it. */
+  protected async reading<R>(read: (state: S) => Promise<R>): Promise<R> {
+    const state = this.state;
+    this.#readers.set(state, (this.#readers.get(state) ?? 0) + 1);
+    try {
+      return await read(state);
+    } finally {
+      const others = this.#readers.get(state)! - 1;
+      if (others > 0) this.#readers.set(state, others);
+      else this.#readers.delete(state);
+      this.#freeCopies(state);
+    }
+  }
+
+  /** Gives back what lies on a GPU of a fit that was replaced and nobody reads any more; queued work has references. */
+  #freeCopies(state: S): void {
+    if (state !== this.#fitted && !this.#readers.has(state)) this.#freeParts(state);
+  }
+
+  #freeParts(state: S): void {
+    for (const part of Object.values(state)) disposeCopies(part);
   }
 
   #plan(state: S, who: U | readonly U[] | Visitor<I>, options: RecommendOptions<I>): Plan {

@@ -8,6 +8,7 @@ import type { Control, Handle } from '../native-ops.js';
 import { inSlices } from '../slices.js';
 import { Tensor } from '../tensor.js';
 import { checkedInteractions, type Fittable, type Fitted } from './model.js';
+import { disposeCopies } from './placed.js';
 
 export interface PartialFitOptions extends JobOptions {
   /** Whose rows are solved again; 'both' unless given. */
@@ -91,15 +92,21 @@ export async function learnOn<U extends Id, I extends Id>(
     items: await grown(rows.items, items.ids.size, learner.fresh.items, signal),
   };
   const order = update === 'both' ? (['users', 'items', 'users'] as const) : [update];
-  for (const [done, side] of order.entries()) {
-    const { at, matrix } = sides[side];
-    const solved = await runJob('long', { signal }, async (control) => {
-      const own = await native.csrTakeRows(control, matrix.handles, at);
-      const rows = native.toDevice(await learner.solve({ ...now, side, at, matrix: own, seen }, control), 'cpu');
-      return native.replaceRows(control, now[side].handle, now[side].shape[0]!, at, rows);
-    });
-    now = { ...now, [side]: new Tensor(solved) };
-    options.onProgress?.({ done: done + 1, total: order.length });
+  try {
+    for (const [done, side] of order.entries()) {
+      const { at, matrix } = sides[side];
+      const solved = await runJob('long', { signal }, async (control) => {
+        const own = await native.csrTakeRows(control, matrix.handles, at);
+        using rows = new Tensor(await learner.solve({ ...now, side, at, matrix: own, seen }, control));
+        using onCpu = rows.to('cpu');
+        return await native.replaceRows(control, now[side].handle, now[side].shape[0]!, at, onCpu.handle);
+      });
+      disposeCopies(now[side]);
+      now = { ...now, [side]: new Tensor(solved) };
+      options.onProgress?.({ done: done + 1, total: order.length });
+    }
+  } finally {
+    for (const side of [now.users, now.items]) disposeCopies(side); // the fit that is made of them places its own
   }
   if (sides.items.matrix !== seen) sides.items.matrix.dispose();
   return { users: users.ids, items: items.ids, seen, rows: now };

@@ -8,11 +8,12 @@ import type { Tensor } from '../tensor.js';
  */
 const copies = new WeakMap<Tensor, Tensor>();
 
-/** t where a model on `device` computes: itself on the CPU. @internal */
+/** t on `device`, as device() names it: itself on the CPU. @internal */
 export function placed<D extends DType>(t: Tensor<D>, device: string): Tensor<D> {
   if (device === 'cpu') return t;
   const known = copies.get(t);
-  if (known && !known.disposed) return known as Tensor<D>;
+  if (known && !known.disposed && known.device === device) return known as Tensor<D>;
+  known?.dispose(); // 'auto' means another GPU now: the one where it lay was lost
   const copy = t.to(device);
   copies.set(t, copy);
   return copy;

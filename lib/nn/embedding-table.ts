@@ -144,7 +144,12 @@ export class EmbeddingTable {
       const made = await runJob('long', {}, (control) =>
         native.randomValues(control, dtype, shape, init, std, checked.seed, where),
       );
-      return [made, ...stateOf({ table: new Tensor(made) }, checked.optimizer)];
+      try {
+        return [made, ...stateOf({ table: new Tensor(made) }, checked.optimizer)];
+      } catch (error) {
+        native.dispose(made); // the state has no room there: then the table makes room
+        throw error;
+      }
     };
     const [table, ...state] =
       (await madeThere(make, shape, dtype, checked.optimizer, placement)) ?? (await make('cpu'));

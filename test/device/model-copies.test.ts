@@ -3,7 +3,8 @@ import { openSync, readSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, expect, it } from 'vitest';
-import { ALS, device, EmbeddingTable, full, matmul, memory, scope } from '../../lib/index.js';
+import { ALS, device, EmbeddingTable, full, matmul, memory, scope, type Tensor } from '../../lib/index.js';
+import { placed } from '../../lib/models/placed.js';
 import { interactionsOf, triplets } from '../models/suite.js';
 import { settledMemory } from '../reference/memory.js';
 
@@ -44,18 +45,22 @@ it('gives the copies of a replaced fit back at once', async () => {
   await expect.poll(cudaBytes).toBe(before);
 });
 
-it('keeps what a reader of the replaced fit has', async () => {
-  const model = await new ALS({ factors: 8, iterations: 1, device: 'cuda' }).fit(data);
-  const once = (await settledMemory()).cudaBytes;
-  const item = data.items.at(0);
-  const expected = await model.similarItems(item);
-  const change = model.partialFit(data);
-  const answers = Array.from({ length: 20 }, () => model.similarItems(item));
-  for (const answer of await Promise.all(answers)) expect(answer.length).toBe(expected.length);
-  await change;
-  await model.recommend([user]);
-  await model.similarItems(item);
-  expect((await settledMemory()).cudaBytes).toBeGreaterThanOrEqual(once);
+it('keeps what a reader of the replaced fit has, until it ends', async () => {
+  class Open extends ALS {
+    during<R>(read: (items: Tensor<'float32'>) => Promise<R>): Promise<R> {
+      return this.reading((state) => read(placed(state.itemFactors, 'cuda:0')));
+    }
+  }
+  const model = new Open({ factors: 8, iterations: 1, device: 'cuda' });
+  await model.fit(data);
+  let held: Tensor<'float32'> | undefined;
+  await model.during(async (items) => {
+    held = items;
+    await model.fit(data);
+    expect(items.disposed).toBe(false);
+    expect((await items.data()).length).toBe(items.size);
+  });
+  expect(held!.disposed).toBe(true);
   model.dispose();
 });
 

@@ -10,7 +10,7 @@ import { type HistoryRows, historyMatrix } from './history.js';
 import { LearnedModel } from './learned-model.js';
 import { lent } from './lent.js';
 import { type Fittable, type Fitted, stats, type Visitor } from './model.js';
-import { column, type FactorRows, type TouchedRows } from './partial-fit.js';
+import { column, type FactorRows, partsOf, type TouchedRows } from './partial-fit.js';
 import { type LoadOptions, readModel, restored } from './persist.js';
 import type { FitOptions } from './warm-start.js';
 
@@ -245,7 +245,6 @@ async function complete<U extends Id, I extends Id>(
   rows: FactorRows,
   signal: AbortSignal | undefined,
 ): Promise<FittedLogisticMf<U, I>> {
-  const factors = rows.users.shape[1]! - 2;
   const { emptyUsers, emptyItems } = await stats(seen, signal);
   return runJob('long', { signal }, async (control) => ({
     users,
@@ -255,10 +254,7 @@ async function complete<U extends Id, I extends Id>(
     emptyItems,
     scoringUsers: rows.users,
     scoringItems: rows.items,
-    userFactors: new Tensor<'float32'>(await native.takeColumns(control, rows.users.handle, 0, factors)),
-    itemFactors: new Tensor<'float32'>(await native.takeColumns(control, rows.items.handle, 0, factors)),
-    userBiases: new Tensor<'float32'>(await column(control, rows.users.handle, factors)),
-    itemBiases: new Tensor<'float32'>(await column(control, rows.items.handle, factors + 1)),
+    ...(await partsOf(control, rows.users, rows.items)),
   }));
 }
 

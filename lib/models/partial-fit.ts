@@ -29,6 +29,17 @@ export async function column(control: Control, rows: Handle, at: number): Promis
   return native.tensorFrom(found, 'float32', [native.tensorInfo(found).shape[0]!]);
 }
 
+/** What rows of [vector, bias, 1] for users and [vector, 1, bias] for items are made of. @internal */
+export async function partsOf(control: Control, users: Tensor<'float32'>, items: Tensor<'float32'>) {
+  const factors = users.shape[1]! - 2;
+  return {
+    userFactors: new Tensor<'float32'>(await native.takeColumns(control, users.handle, 0, factors)),
+    itemFactors: new Tensor<'float32'>(await native.takeColumns(control, items.handle, 0, factors)),
+    userBiases: new Tensor<'float32'>(await column(control, users.handle, factors)),
+    itemBiases: new Tensor<'float32'>(await column(control, items.handle, factors + 1)),
+  };
+}
+
 /** Rows of one side that are to be solved, the other side being as it is. @internal */
 export interface TouchedRows extends FactorRows {
   readonly side: keyof FactorRows;

@@ -9,7 +9,7 @@ import { type HistoryRows, historyMatrix } from './history.js';
 import { LearnedModel } from './learned-model.js';
 import { lent } from './lent.js';
 import { type Fitted, stats, type Visitor } from './model.js';
-import { column, type FactorRows } from './partial-fit.js';
+import { type FactorRows, partsOf } from './partial-fit.js';
 import { placed } from './placed.js';
 
 /**
@@ -140,7 +140,6 @@ export async function ratingState<U extends Id, I extends Id>(
   signal: AbortSignal | undefined,
 ): Promise<FittedRatings<U, I>> {
   const [scoringUsers, scoringItems] = [new Tensor<'float32'>(rows.users), new Tensor<'float32'>(rows.items)];
-  const factors = scoringUsers.shape[1]! - 2;
   const { emptyUsers, emptyItems } = await stats(seen, signal);
   return runJob('long', { signal }, async (control) => ({
     users,
@@ -150,10 +149,7 @@ export async function ratingState<U extends Id, I extends Id>(
     emptyItems,
     scoringUsers,
     scoringItems,
-    userFactors: new Tensor<'float32'>(await native.takeColumns(control, rows.users, 0, factors)),
-    itemFactors: new Tensor<'float32'>(await native.takeColumns(control, rows.items, 0, factors)),
-    userBiases: new Tensor<'float32'>(await column(control, rows.users, factors)),
-    itemBiases: new Tensor<'float32'>(await column(control, rows.items, factors + 1)),
+    ...(await partsOf(control, scoringUsers, scoringItems)),
     mean: rows.mean,
     loss: rows.loss,
   }));

@@ -1,32 +1,14 @@
 // The emulated bodies of cuda/ptx90.h and cuda/ptx90_wgmma.h against the PTX ISA, and what the emulator catches when
 // barriers, tile copies and wgmma are used wrongly.
 #include "test/check.h"
+#include "test/emulated_memory.h"
 #include "test/ptx90_kernels.cuh"
 
 using namespace topknot;
 using namespace topknot::cuda;
+using topknot::test::EmulatedMemory;
 
 namespace {
-
-struct Emulated {
-  ~Emulated() {
-    for (void* data : given) simt::release(data);
-  }
-  template <typename T>
-  T* give(const std::vector<T>& host) {
-    T* data = static_cast<T*>(simt::allocate(host.size() * sizeof(T)));
-    const simt::Access access;
-    std::memcpy(data, host.data(), host.size() * sizeof(T));
-    given.push_back(data);
-    return data;
-  }
-  template <typename T>
-  void take(std::vector<T>& host, const T* data) {
-    const simt::Access access;
-    std::memcpy(host.data(), data, host.size() * sizeof(T));
-  }
-  std::vector<void*> given;
-};
 
 /// What goes wrong in the kernel below, which multiplies a tile by itself.
 enum class Slip {
@@ -129,7 +111,7 @@ __global__ void givesBack(const __grid_constant__ TensorMap map, bool early, flo
   }
 }
 
-TensorMap matrix(Emulated& device, int rows) {
+TensorMap matrix(EmulatedMemory& device, int rows) {
   Queue queue(Exec{});
   return tensorMap(queue, matrixTiles(device.give(toHalves(ptxNumbers(rows * 64, 7), false)), 2, rows, 64, 64, 64));
 }
@@ -147,7 +129,7 @@ std::string complaint(void (*kernel)(Params...), int threads, std::type_identity
 
 TEST(wrappersFollowThePtxTables) {
   simt::everySchedule([] {
-    Emulated device;
+    EmulatedMemory device;
     for (const char* name : checkPtx90(device)) {
       std::printf("  %s\n", name);
       CHECK(false);
@@ -180,7 +162,7 @@ TEST(slipsAreFaults) {
                   {Slip::noArrival, "deadlock"},
                   {Slip::storeWithoutFence, "without fenceAsyncProxy"}};
   for (const auto& [slip, part] : expected) {
-    Emulated device;
+    EmulatedMemory device;
     std::vector<float> got(128, 0);
     float* out = device.give(got);
     const std::string said = complaint(slips, 128, matrix(device, 64), slip, out);
@@ -198,7 +180,7 @@ TEST(stagesGivenBackTooEarlyShow) {
   for (const bool early : {false, true}) {
     std::vector<std::vector<float>> results;
     simt::everySchedule([&] {
-      Emulated device;
+      EmulatedMemory device;
       std::vector<float> got(64 * 64, 0);
       float* out = device.give(got);
       CHECK(complaint(givesBack, 256, matrix(device, 6 * 64), early, out).empty());

@@ -1,37 +1,15 @@
 // The emulated bodies of cuda/ptx.h against the PTX ISA's tables of fragments, and what the emulator catches when
 // asynchronous copies and warp-wide instructions are used wrongly.
 #include "test/check.h"
+#include "test/emulated_memory.h"
 #include "test/ptx_kernels.cuh"
 #include "test/simt/fiber.h"
 
 using namespace topknot;
 using namespace topknot::cuda;
+using topknot::test::EmulatedMemory;
 
 namespace {
-
-struct Emulated {
-  ~Emulated() {
-    for (void* data : given) simt::release(data);
-  }
-  template <typename T>
-  T* give(const std::vector<T>& host) {
-    T* data = static_cast<T*>(simt::allocate(host.size() * sizeof(T)));
-    const simt::Access access;
-    std::memcpy(data, host.data(), host.size() * sizeof(T));
-    given.push_back(data);
-    return data;
-  }
-  template <typename T>
-  void take(std::vector<T>& host, const T* data) {
-    const simt::Access access;
-    std::memcpy(host.data(), data, host.size() * sizeof(T));
-  }
-  template <typename... Params>
-  void launch(void (*kernel)(Params...), unsigned threads, std::type_identity_t<Params>... args) {
-    simt::launch("kernel", kernel, {}, threads, args...);
-  }
-  std::vector<void*> given;
-};
 
 template <typename F>
 bool faults(F&& f, const char* part) {
@@ -101,7 +79,7 @@ __global__ void storesBehindDynamicMemory(float* out) {
 
 TEST(wrappersFollowThePtxTables) {
   simt::everySchedule([] {
-    Emulated device;
+    EmulatedMemory device;
     for (const char* name : checkPtx(device)) {
       std::printf("  %s\n", name);
       CHECK(false);
@@ -117,7 +95,7 @@ TEST(tf32Rounding) {
 }
 
 TEST(unwaitedCopies) {
-  Emulated device;
+  EmulatedMemory device;
   const float* in = device.give(std::vector<float>(128, 5.0f));
   std::vector<float> host(32, 0.0f);
   float* out = device.give(host);
@@ -130,7 +108,7 @@ TEST(unwaitedCopies) {
 }
 
 TEST(warpWideInstructions) {
-  Emulated device;
+  EmulatedMemory device;
   float* out = device.give(std::vector<float>(32));
   CHECK(faults([&] { device.launch(multipliesWithHalfAWarp, 32, out); }, "deadlock"));
   CHECK(faults([&] { device.launch(multipliesAtTwoPlaces, 32, out); }, "deadlock"));
@@ -138,7 +116,7 @@ TEST(warpWideInstructions) {
 
 TEST(dynamicSharedMemory) {
   const simt::Access access;
-  Emulated device;
+  EmulatedMemory device;
   float* out = device.give(std::vector<float>(32));
   const auto launched = [&](const char* name, int64_t bytes) {
     Queue queue(Exec{});
